@@ -1,0 +1,27 @@
+"""Nested-rank LoRA inside a Transformers model: training, importance, export."""
+
+from airlora.adapter.adalora import AdaLoraPruner, AdaLoraSchedule
+from airlora.adapter.export import export_peft
+from airlora.adapter.importance import AdaLoraImportance, Sensitivity, component_energy
+from airlora.adapter.mixture import PrefixMixture
+from airlora.adapter.nested import NestedAdapter, NestedLinear
+from airlora.adapter.optim import NestedAdam
+from airlora.adapter.targets import find_targets
+from airlora.adapter.training import AdaLoraStrategy, NestedStrategy, Trainer
+
+__all__ = [
+    "AdaLoraImportance",
+    "AdaLoraPruner",
+    "AdaLoraSchedule",
+    "AdaLoraStrategy",
+    "NestedAdam",
+    "NestedAdapter",
+    "NestedLinear",
+    "NestedStrategy",
+    "PrefixMixture",
+    "Sensitivity",
+    "Trainer",
+    "component_energy",
+    "export_peft",
+    "find_targets",
+]

@@ -1,0 +1,44 @@
+"""From what is known of link, text and adapter to what is sent."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+from airlora.policy.base import Observation, Policy, Training
+from airlora.policy.rules import AdaLora, Fit, Flood, Greedy, Random, Uniform
+from airlora.spec import build
+
+POLICIES: dict[str, type] = {
+    "uniform": Uniform,
+    "fit": Fit,
+    "flood": Flood,
+    "random": Random,
+    "greedy": Greedy,
+    "adalora": AdaLora,
+}
+
+
+def make_policy(spec: str, seed: int) -> Policy:
+    """Build the policy that a SPEC names; one that draws takes ``seed`` unless the SPEC gives its own.
+
+    Raises:
+        SpecError: an unknown name or key, or an impossible value.
+    """
+    policy: Any = build(POLICIES, spec, "policy")
+    if any(field.name == "seed" for field in fields(policy)) and policy.seed is None:
+        policy = replace(policy, seed=seed)
+    return policy
+
+
+__all__ = [
+    "POLICIES",
+    "AdaLora",
+    "Fit",
+    "Flood",
+    "Greedy",
+    "Observation",
+    "Policy",
+    "Random",
+    "Training",
+    "Uniform",
+    "make_policy",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -12,19 +13,22 @@ from airlora.factors import Schema
 from airlora.link.base import LinkState
 from airlora.workload.text import TextStatistics
 
+Training = Literal["nested", "adalora"]
+
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """What is known before a round's update is encoded.
+    """What is known when a round's update is about to be encoded.
 
     Attributes:
         round: index of the round, from 0; ``rounds``: how many there will be.
         link: the link's state; ``deadline_s``: time for this round's transmission, in s.
         text: statistics of the text that the round trained on.
         schema: the projections, the trained prefixes and the head.
-        sensitivity: (projections, r_max) expected loss decrease of each component, nats, ≥ 0
-            (first-order: |gradient · value| summed over the component, smoothed over steps).
-        energy: (projections, r_max) squared Frobenius norm of each folded component.
+        trained_ranks: (projections,) largest rank worth sending; less than r_max where training prunes.
+        sensitivity: (projections, largest r_max) first-order loss increase, in nats, if a component
+            were removed (see ``adapter.Sensitivity``).
+        energy: (projections, largest r_max) squared Frobenius norm of each folded component.
         held_ranks: (projections,) components that the edge has active now.
         since_contact_s: time since the last delivered layer, in s; inf before the first.
     """
@@ -35,6 +39,7 @@ class Observation:
     deadline_s: float
     text: TextStatistics
     schema: Schema
+    trained_ranks: np.ndarray
     sensitivity: np.ndarray
     energy: np.ndarray
     held_ranks: np.ndarray
@@ -42,13 +47,24 @@ class Observation:
 
     @property
     def budget_bytes(self) -> float:
-        """Bytes that the estimated rate carries before the deadline; NaN while the rate is unknown."""
-        return self.link.rate_bps * self.deadline_s / 8
+        """Bytes that the estimated rate carries before the deadline; inf while the rate is unknown.
+
+        Offering too much costs nothing but airtime, as every prefix of an update is valid.
+        """
+        estimate = self.link.rate_bps * self.deadline_s / 8
+        return float("inf") if np.isnan(estimate) else estimate
 
 
 class Policy(ABC):
-    """Decides, each round, what to send."""
+    """Decides, each round, what to send.
+
+    Attributes:
+        training: how the cloud trains for this policy: ``nested``, the fixed mixture of prefixes, or
+            ``adalora``, pruning by importance.
+    """
+
+    training: ClassVar[Training] = "nested"
 
     @abstractmethod
     def decide(self, observation: Observation) -> Allocation:
-        """A proposal; the caller projects it onto its byte budget before anything is encoded."""
+        """A proposal, of any value: the caller projects it onto what is feasible before it is encoded."""

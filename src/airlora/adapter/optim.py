@@ -1,0 +1,147 @@
+"""Adam for nested ranks: only the active components move, each with its own step count and rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from airlora.adapter.nested import NestedAdapter, NestedLinear
+
+
+class NestedAdam:
+    """Adam (Kingma & Ba 2015) over a nested adapter and its head.
+
+    Plain Adam moves a sliced-out component by its old momentum, and cancels any scaling of a
+    component's gradient. So here a component that is not active keeps its values and its moments, bias
+    correction counts the component's own steps, and the rate of component k = 1, 2, … is multiplied by
+    k^-rate_decay: the first components, which serve the low ranks, want a larger rate.
+
+    Args:
+        adapter: what is trained.
+        lr: rate of the first component and of the head.
+        rate_decay: exponent of the decay over components; 0 gives every component ``lr``.
+        gain_lr_ratio: rate of E over the rate of P and Q in the SVD form.
+    """
+
+    def __init__(
+        self,
+        adapter: NestedAdapter,
+        lr: float,
+        *,
+        rate_decay: float = 0.35,
+        gain_lr_ratio: float = 1.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ):
+        self.adapter = adapter
+        self.betas = betas
+        self.eps = eps
+        self._gain_lr_ratio = gain_lr_ratio
+        self._rates = {
+            name: lr * torch.arange(1, layer.r_max + 1, dtype=torch.float64) ** -rate_decay
+            for name, layer in adapter.layers.items()
+        }
+        self._steps = {
+            name: torch.zeros(layer.r_max, dtype=torch.int64) for name, layer in adapter.layers.items()
+        }
+        self._moments = {
+            parameter: (torch.zeros_like(parameter), torch.zeros_like(parameter))
+            for layer in adapter.layers.values()
+            for parameter in layer.component_parameters()
+        }
+        self._head = torch.optim.Adam(adapter.head.values(), lr=lr, betas=betas, eps=eps) if adapter.head else None
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+        for parameter in self._moments:
+            parameter.grad = None
+        if self._head is not None:
+            self._head.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def step(self, ranks: Sequence[int] | None = None) -> None:
+        """One step on the first ``ranks[m]`` components of every projection (by default the active ones)."""
+        values: list[torch.Tensor] = []
+        gradients: list[torch.Tensor] = []
+        first: list[torch.Tensor] = []
+        second: list[torch.Tensor] = []
+        rates: list[torch.Tensor] = []
+        epsilons: list[torch.Tensor] = []
+        each = ranks if ranks is not None else [layer.rank for layer in self.adapter.layers.values()]
+        for (name, layer), rank in zip(self.adapter.layers.items(), each, strict=True):
+            if not rank or layer.left.grad is None:
+                continue
+            steps = self._steps[name][:rank].add_(1).double()
+            bias1, bias2 = (1 - beta**steps for beta in self.betas)
+            device = layer.left.device
+            rate = (-self._rates[name][:rank] * bias2.sqrt() / bias1).float().to(device)
+            epsilon = (self.eps * bias2.sqrt()).float().to(device)
+            for parameter in layer.component_parameters():
+                assert parameter.grad is not None
+                m, v = self._moments[parameter]
+                values.append(parameter[:rank])
+                gradients.append(parameter.grad[:rank])
+                first.append(m[:rank])
+                second.append(v[:rank])
+                if parameter.ndim == 1:
+                    rates.append(rate * self._gain_lr_ratio)
+                    epsilons.append(epsilon)
+                else:
+                    rates.append(rate[:, None])
+                    epsilons.append(epsilon[:, None])
+        if values:
+            beta1, beta2 = self.betas
+            torch._foreach_lerp_(first, gradients, 1 - beta1)
+            torch._foreach_mul_(second, beta2)
+            torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
+            denominators = torch._foreach_sqrt(second)
+            torch._foreach_add_(denominators, epsilons)
+            updates = torch._foreach_div(first, denominators)
+            torch._foreach_mul_(updates, rates)
+            torch._foreach_add_(values, updates)
+        if self._head is not None:
+            self._head.step()
+
+    def reorder(self, name: str, order: Sequence[int]) -> None:
+        """Permute the components of one projection together with their moments and step counts."""
+        self.adapter.reorder(name, order)
+        index = torch.as_tensor(list(order))
+        self._steps[name] = self._steps[name][index]
+        for parameter in self.adapter.layers[name].component_parameters():
+            for moment in self._moments[parameter]:
+                moment.copy_(moment[index.to(moment.device)])
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Moments and step counts as flat tensors for a checkpoint."""
+        state = {f"{name}.steps": steps for name, steps in self._steps.items()}
+        for name, layer in self.adapter.layers.items():
+            for key, parameter in _named(layer):
+                state[f"{name}.{key}.m"], state[f"{name}.{key}.v"] = self._moments[parameter]
+        for name, parameter in self.adapter.head.items():
+            assert self._head is not None
+            for key, value in self._head.state.get(parameter, {}).items():
+                state[f"head.{name}.{key}"] = value
+        return state
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Restore what ``state`` gave."""
+        for name, layer in self.adapter.layers.items():
+            self._steps[name].copy_(state[f"{name}.steps"])
+            for key, parameter in _named(layer):
+                for moment, kind in zip(self._moments[parameter], "mv", strict=True):
+                    moment.copy_(state[f"{name}.{key}.{kind}"])
+        for name, parameter in self.adapter.head.items():
+            assert self._head is not None
+            prefix = f"head.{name}."
+            found = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+            if found:
+                self._head.state[parameter] = {
+                    key: value.clone() if key == "step" else value.clone().to(parameter.device)
+                    for key, value in found.items()
+                }
+
+
+def _named(layer: NestedLinear) -> list[tuple[str, nn.Parameter]]:
+    return [(key, parameter) for key, parameter in layer.named_parameters(recurse=False)]

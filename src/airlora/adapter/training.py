@@ -1,0 +1,150 @@
+"""One training step, and how the ranks it trains are chosen."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from airlora.adapter.adalora import AdaLoraPruner
+from airlora.adapter.importance import Sensitivity
+from airlora.adapter.mixture import PrefixMixture
+from airlora.adapter.nested import NestedAdapter
+from airlora.adapter.optim import NestedAdam
+from airlora.workload.base import Batch, Workload
+
+
+class Strategy(ABC):
+    """How a step's gradients are made, and which ranks are worth sending afterwards."""
+
+    @abstractmethod
+    def backward(self, workload: Workload, adapter: NestedAdapter, batch: Batch, step: int) -> float:
+        """Accumulate gradients, leave the ranks to update active, and return the mean loss in nats."""
+
+    @abstractmethod
+    def trained_ranks(self, adapter: NestedAdapter) -> np.ndarray:
+        """Largest rank of every projection that is worth sending, (projections,)."""
+
+    def after_backward(self) -> None:
+        """Look at the gradients."""
+
+    def after_step(self, step: int, round_ends: bool) -> None:
+        """Look at the new values; ``step`` counts the steps done."""
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint must hold."""
+        return {}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Restore what ``state`` gave."""
+
+
+class NestedStrategy(Strategy):
+    """Trains a fixed mixture of prefixes, whatever is sent."""
+
+    def __init__(self, mixture: PrefixMixture):
+        self.mixture = mixture
+
+    def backward(self, workload: Workload, adapter: NestedAdapter, batch: Batch, step: int) -> float:
+        """One pass for every prefix that the mixture draws."""
+        passes = self.mixture.draw(step, len(batch.targets))
+        total = 0.0
+        for item in passes:
+            adapter.set_ranks(item.rank)
+            loss = workload.loss(batch, item.rows) * item.weight
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        adapter.set_ranks(max(item.rank for item in passes))
+        return total
+
+    def trained_ranks(self, adapter: NestedAdapter) -> np.ndarray:
+        """Every prefix was trained."""
+        return adapter.schema.r_max
+
+
+class AdaLoraStrategy(Strategy):
+    """Trains and prunes as AdaLoRA does, with its orthogonality regulariser."""
+
+    def __init__(self, pruner: AdaLoraPruner, orthogonality_weight: float = 0.1):
+        self.pruner = pruner
+        self._weight = orthogonality_weight
+
+    def backward(self, workload: Workload, adapter: NestedAdapter, batch: Batch, step: int) -> float:
+        """One pass at the ranks that are still in play."""
+        adapter.set_ranks(self.pruner.ranks(step))
+        loss = workload.loss(batch)
+        (loss + self._weight * adapter.orthogonality()).backward()
+        return float(loss.detach())
+
+    def trained_ranks(self, adapter: NestedAdapter) -> np.ndarray:
+        """The kept triplets."""
+        return self.pruner.kept.copy()
+
+    def after_backward(self) -> None:
+        """Update the importance scores."""
+        self.pruner.importance.update()
+
+    def after_step(self, step: int, round_ends: bool) -> None:
+        """Prune when it is due."""
+        self.pruner.after_step(step, round_ends)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Running averages and the kept counts."""
+        return {**self.pruner.importance.state(), "kept": torch.from_numpy(self.pruner.kept)}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Restore what ``state`` gave."""
+        self.pruner.importance.load_state(state)
+        self.pruner.kept = state["kept"].numpy().copy()
+
+
+class Trainer:
+    """Trains an adapter on a workload, step by step."""
+
+    def __init__(self, workload: Workload, adapter: NestedAdapter, optimizer: NestedAdam, strategy: Strategy):
+        self.workload = workload
+        self.adapter = adapter
+        self.optimizer = optimizer
+        self.strategy = strategy
+        self.sensitivity = Sensitivity(adapter)
+
+    def train(self, first_step: int, steps: int, on_step: Callable[[Batch, float], None]) -> None:
+        """Do ``steps`` steps, numbered from ``first_step``, telling each batch and its mean loss in nats.
+
+        Raises:
+            FloatingPointError: the loss is not finite; the step was not taken.
+        """
+        for step in range(first_step, first_step + steps):
+            batch = self.workload.batch(step)
+            self.optimizer.zero_grad()
+            loss = self.strategy.backward(self.workload, self.adapter, batch, step)
+            if not np.isfinite(loss):
+                raise FloatingPointError(f"the training loss is {loss} at step {step}; lower --lr")
+            self.strategy.after_backward()
+            self.sensitivity.update()
+            self.optimizer.step()
+            self.strategy.after_step(step + 1, round_ends=step + 1 == first_step + steps)
+            on_step(batch, loss)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything that the next step depends on, as flat tensors for a checkpoint."""
+        parts = {
+            "adapter": self.adapter.state(),
+            "optimizer": self.optimizer.state(),
+            "strategy": self.strategy.state(),
+            "sensitivity": {"values": torch.from_numpy(self.sensitivity.values)},
+        }
+        return {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Restore what ``state`` gave."""
+
+        def part(prefix: str) -> dict[str, torch.Tensor]:
+            return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+
+        self.adapter.load_state(part("adapter/"))
+        self.optimizer.load_state(part("optimizer/"))
+        self.strategy.load_state(part("strategy/"))
+        self.sensitivity.values = state["sensitivity/values"].numpy().copy()

@@ -1,0 +1,144 @@
+"""From a configuration to the things that a run is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers.pytorch_utils import Conv1D
+
+from airlora.adapter import (
+    AdaLoraPruner,
+    AdaLoraSchedule,
+    AdaLoraStrategy,
+    NestedAdam,
+    NestedAdapter,
+    NestedStrategy,
+    PrefixMixture,
+    Trainer,
+    find_targets,
+)
+from airlora.adapter.training import Strategy
+from airlora.codec import EdgeState, largest_uniform_rank
+from airlora.config import RunConfig
+from airlora.link import Link
+from airlora.policy import Policy
+from airlora.policy.rules import AdaLora
+from airlora.workload.base import Workload
+from airlora.workload.classify import ClassificationWorkload
+from airlora.workload.data import Dataset, load_data
+from airlora.workload.lm import LanguageModelWorkload
+from airlora.workload.models import LoadedModel, load_model
+
+RATE_DECAY = 0.35
+"""Component k trains at lr · k^-RATE_DECAY under nested training; see LOG.md."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A workload and the adapter that is trained on it.
+
+    Attributes:
+        workload, adapter, trainer: of the cloud.
+        initial_edge: what the edge holds before the first round.
+        lr: learning rate in use.
+        transposed: the base keeps its weights as (d_in, d_out), as GPT-2 does.
+    """
+
+    workload: Workload
+    adapter: NestedAdapter
+    trainer: Trainer
+    initial_edge: EdgeState
+    lr: float
+    transposed: bool
+
+
+def build_job(config: RunConfig, policy: Policy, link: Link) -> Job:
+    """Load data and model, put the adapter in, and choose how to train it for this policy.
+
+    Raises:
+        InputError: something the user gave cannot be used (see ``airlora.errors``).
+    """
+    torch.set_num_threads(1)
+    dataset = load_data(
+        config.data,
+        task=config.task,
+        text_column=config.text_column,
+        label_column=config.label_column,
+        encoding=config.encoding,
+        seed=config.seed,
+    )
+    loaded = load_model(
+        config.model,
+        num_labels=len(dataset.labels) if dataset.task == "classify" else None,
+        device=config.device,
+    )
+    workload = _workload(config, loaded, dataset)
+    targets = find_targets(loaded.model, config.target_names)
+    transposed = any(isinstance(module, Conv1D) for module in targets.values())
+    nested = policy.training == "nested"
+    adapter = NestedAdapter(
+        loaded.model,
+        targets,
+        max_rank=config.max_rank,
+        alpha=config.adapter_alpha,
+        form="lora" if nested else "svd",
+        seed=config.seed,
+        head=workload.head,
+        base_fingerprint=workload.base_fingerprint,
+    )
+    lr = config.lr if config.lr is not None else automatic_lr(loaded)
+    optimizer = NestedAdam(adapter, lr, rate_decay=RATE_DECAY if nested else 0.0)
+    strategy: Strategy
+    if isinstance(policy, AdaLora):
+        strategy = _adalora(config, policy, link, adapter, optimizer)
+    else:
+        prefixes = adapter.schema.prefixes
+        strategy = NestedStrategy(PrefixMixture(prefixes, min(config.passes, len(prefixes)), config.seed))
+    return Job(
+        workload=workload,
+        adapter=adapter,
+        trainer=Trainer(workload, adapter, optimizer, strategy),
+        initial_edge=EdgeState.initial(adapter.schema, adapter.head_values()),
+        lr=lr,
+        transposed=transposed,
+    )
+
+
+def automatic_lr(loaded: LoadedModel) -> float:
+    """Learning rate where none is given: 1e-2 at a hidden size of 64, falling with its square root (see LOG.md)."""
+    hidden = int(getattr(loaded.model.config, "hidden_size", 64))
+    return float(f"{1e-2 * (64 / hidden) ** 0.5:.2g}")
+
+
+def _workload(config: RunConfig, loaded: LoadedModel, dataset: Dataset) -> Workload:
+    if dataset.task == "classify":
+        return ClassificationWorkload(
+            loaded, dataset, batch_size=config.batch_size, max_length=config.max_length, seed=config.seed
+        )
+    return LanguageModelWorkload(
+        loaded, dataset, batch_size=config.batch_size, context=config.max_length, seed=config.seed
+    )
+
+
+def _adalora(
+    config: RunConfig, policy: AdaLora, link: Link, adapter: NestedAdapter, optimizer: NestedAdam
+) -> AdaLoraStrategy:
+    schema = adapter.schema
+    rank = policy.rank
+    if rank is None:
+        budget = link.observe(0.0).rate_bps * config.deadline_s / 8
+        fitting = largest_uniform_rank(schema, budget, policy.bits, policy.bits if schema.head else 0)
+        rank = max(1, fitting) if np.isfinite(budget) else max(1, config.max_rank // 2)
+    initial_rank = min(int(np.ceil(policy.initial * rank)), config.max_rank)
+    steps = config.rounds * config.steps_per_round
+    schedule = AdaLoraSchedule(
+        initial=int(np.minimum(initial_rank, schema.r_max).sum()),
+        target=int(np.minimum(rank, schema.r_max).sum()),
+        total_steps=steps,
+        warmup=int(policy.warmup * steps),
+        final=int(policy.final * steps),
+        interval=policy.interval,
+    )
+    return AdaLoraStrategy(AdaLoraPruner(adapter, optimizer, schedule, initial_rank))

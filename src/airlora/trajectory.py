@@ -1,0 +1,153 @@
+"""The cloud's side of a job, round by round: trained live, or replayed from a recording.
+
+With a fixed mixture of prefixes the cloud's trajectory does not depend on what is sent, so one recording
+serves every policy and every link of a comparison.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+
+from airlora.adapter import Trainer, component_energy
+from airlora.errors import StoreError
+from airlora.factors import Factors, Schema
+from airlora.workload.base import Batch
+from airlora.workload.text import TextStatistics, Vocabulary, describe, words
+
+
+@dataclass(frozen=True, eq=False)
+class CloudRound:
+    """What the cloud has after one round of training.
+
+    Attributes:
+        factors: the whole adapter, all components.
+        text: statistics of the round's text, before it entered the vocabulary; ``loss`` is the mean
+            training loss of the round in nats.
+        trained_ranks, sensitivity, energy: see ``policy.Observation``.
+        quality: of the whole adapter, on the validation split.
+    """
+
+    factors: Factors
+    text: TextStatistics
+    trained_ranks: np.ndarray
+    sensitivity: np.ndarray
+    energy: np.ndarray
+    quality: float
+
+
+class Cloud(ABC):
+    """Where the rounds' adapters come from."""
+
+    @abstractmethod
+    def advance(self, round_index: int, on_step: Callable[[], None]) -> CloudRound:
+        """Train (or replay) one round; rounds are asked for in order."""
+
+
+class LiveCloud(Cloud):
+    """Trains.
+
+    Args:
+        trainer: of the job.
+        steps_per_round: training steps a round.
+        evaluate: quality of given factors on the validation split.
+    """
+
+    def __init__(self, trainer: Trainer, steps_per_round: int, evaluate: Callable[[Factors], float]):
+        self._trainer = trainer
+        self._steps = steps_per_round
+        self._evaluate = evaluate
+        self.vocabulary = Vocabulary()
+
+    def advance(self, round_index: int, on_step: Callable[[], None]) -> CloudRound:
+        """Train ``steps_per_round`` steps."""
+        texts: list[str] = []
+        losses: list[float] = []
+
+        def keep(batch: Batch, loss: float) -> None:
+            texts.extend(batch.texts)
+            losses.append(loss)
+            on_step()
+
+        self._trainer.train(round_index * self._steps, self._steps, keep)
+        text = describe(texts, self.vocabulary, float(np.mean(losses)))
+        self.vocabulary.update(word for row in texts for word in words(row))
+        adapter = self._trainer.adapter
+        trained = self._trainer.strategy.trained_ranks(adapter)
+        factors = adapter.factors()
+        return CloudRound(
+            factors=factors,
+            text=text,
+            trained_ranks=trained,
+            sensitivity=self._trainer.sensitivity.values.copy(),
+            energy=component_energy(adapter),
+            quality=self._evaluate(factors.truncate(trained)),
+        )
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Tensors and plain data that the next round depends on."""
+        return self._trainer.state(), {"vocabulary": self.vocabulary.to_json()}
+
+    def load_state(self, tensors: dict[str, torch.Tensor], data: dict[str, Any]) -> None:
+        """Restore what ``state`` gave."""
+        self._trainer.load_state(tensors)
+        self.vocabulary = Vocabulary.from_json(data["vocabulary"])
+
+
+class RecordedCloud(Cloud):
+    """Replays what ``record_round`` wrote."""
+
+    def __init__(self, folder: Path, schema: Schema):
+        self._folder = folder
+        self._schema = schema
+
+    def advance(self, round_index: int, on_step: Callable[[], None]) -> CloudRound:
+        """Read one round.
+
+        Raises:
+            StoreError: the recording is missing, or of another schema.
+        """
+        path = self._folder / f"round-{round_index:04d}.safetensors"
+        try:
+            tensors = load_file(path)
+            data = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        except OSError as error:
+            raise StoreError(f"recording {path} cannot be read ({error}); record the job again") from error
+        if data["schema_id"] != self._schema.id:
+            raise StoreError(f"recording {path} is of schema {data['schema_id']}, the job has {self._schema.id}")
+        factors = Factors(
+            self._schema,
+            tuple(tensors[f"u.{index}"] for index in range(len(self._schema.projections))),
+            tuple(tensors[f"v.{index}"] for index in range(len(self._schema.projections))),
+            {tensor.name: tensors[f"head.{tensor.name}"] for tensor in self._schema.head},
+        )
+        return CloudRound(
+            factors=factors,
+            text=TextStatistics(**data["text"]),
+            trained_ranks=tensors["trained_ranks"],
+            sensitivity=tensors["sensitivity"],
+            energy=tensors["energy"],
+            quality=data["quality"],
+        )
+
+
+def record_round(folder: Path, round_index: int, cloud_round: CloudRound) -> None:
+    """Write one round for ``RecordedCloud``; the JSON comes last, so a round with one is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    factors = cloud_round.factors
+    tensors = {f"u.{index}": np.ascontiguousarray(u) for index, u in enumerate(factors.u)}
+    tensors |= {f"v.{index}": np.ascontiguousarray(v) for index, v in enumerate(factors.v)}
+    tensors |= {f"head.{name}": array for name, array in factors.head.items()}
+    tensors |= {name: getattr(cloud_round, name) for name in ("trained_ranks", "sensitivity", "energy")}
+    path = folder / f"round-{round_index:04d}.safetensors"
+    save_file(tensors, path)
+    data = {"schema_id": factors.schema.id, "text": cloud_round.text.to_json(), "quality": cloud_round.quality}
+    path.with_suffix(".json").write_text(json.dumps(data), encoding="utf-8")

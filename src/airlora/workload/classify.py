@@ -1,0 +1,75 @@
+"""Sequence classification: short texts, one label each, a trained head."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from airlora.workload.base import Batch, Workload, rows_of_step
+from airlora.workload.data import Dataset
+from airlora.workload.models import LoadedModel
+
+
+class ClassificationWorkload(Workload):
+    """Adapts a model and its classification head to labelled texts; quality is accuracy in 0 … 1."""
+
+    metric = "accuracy"
+    task_type = "SEQ_CLS"
+
+    def __init__(self, loaded: LoadedModel, dataset: Dataset, *, batch_size: int, max_length: int, seed: int):
+        self.model = loaded.model
+        self.head = loaded.head
+        self.modules_to_save = loaded.head_modules
+        self.base_fingerprint = loaded.fingerprint
+        self.labels = dataset.labels
+        self._device = loaded.device
+        self._batch_size = batch_size
+        self._seed = seed
+        self._texts = dataset.texts
+        self._targets = dataset.targets
+        self._pad = loaded.tokenizer.pad_token_id
+        longest = int(getattr(loaded.model.config, "max_position_embeddings", max_length) or max_length)
+        self._tokens = {
+            split: loaded.tokenizer(list(texts), truncation=True, max_length=min(max_length, longest))["input_ids"]
+            for split, texts in dataset.texts.items()
+        }
+
+    def _collate(self, split: str, rows: np.ndarray) -> Batch:
+        sequences = [self._tokens[split][row] or [self._pad] for row in rows]
+        length = max(len(sequence) for sequence in sequences)
+        ids = torch.full((len(rows), length), self._pad)
+        mask = torch.zeros(len(rows), length, dtype=torch.int64)
+        for index, sequence in enumerate(sequences):
+            ids[index, : len(sequence)] = torch.tensor(sequence)
+            mask[index, : len(sequence)] = 1
+        return Batch(
+            {"input_ids": ids.to(self._device), "attention_mask": mask.to(self._device)},
+            torch.from_numpy(self._targets[split][rows]).to(self._device),
+            tuple(self._texts[split][row] for row in rows),
+        )
+
+    def batch(self, step: int) -> Batch:
+        """``batch_size`` labelled training texts."""
+        return self._collate("train", rows_of_step(self._seed, step, self._batch_size, len(self._texts["train"])))
+
+    def _logits(self, batch: Batch, rows: slice) -> torch.Tensor:
+        return self.model(**{name: value[rows] for name, value in batch.inputs.items()}).logits.float()
+
+    def loss(self, batch: Batch, rows: slice = slice(None)) -> torch.Tensor:
+        """Mean cross-entropy of the rows, in nats."""
+        return F.cross_entropy(self._logits(batch, rows), batch.targets[rows])
+
+    @torch.inference_mode()
+    def evaluate(self, split: str, limit: int | None = None) -> float:
+        """Accuracy over the split (or ``limit`` rows drawn once by seed), batched by length to waste no padding."""
+        total = len(self._texts[split])
+        rows = np.arange(total)
+        if limit is not None and limit < total:
+            rows = np.random.default_rng([self._seed, 7]).choice(total, limit, replace=False)
+        rows = rows[np.argsort([len(self._tokens[split][row]) for row in rows], kind="stable")]
+        hits = 0
+        for begin in range(0, len(rows), 64):
+            batch = self._collate(split, rows[begin : begin + 64])
+            hits += int((self._logits(batch, slice(None)).argmax(-1) == batch.targets).sum())
+        return hits / len(rows)
