@@ -15,22 +15,28 @@ from airlora.workload.grammar import alternatives, expand, misspell
 _SLOTS = {
     name: alternatives(text)
     for name, text in {
-        "name": """Anna | Tom | Maria | Peter | Lucy | James | Nina | Oliver | Sara | David | Emma | Paul | Julia | Mark |
+        "name": """
+            Anna | Tom | Maria | Peter | Lucy | James | Nina | Oliver | Sara | David | Emma | Paul | Julia | Mark |
             Clara | Ben | Sophie | Henry | Alice | Daniel | Laura | Simon | Helen | Max | Rosa | Felix""",
-        "kin": """mother | father | sister | brother | aunt | uncle | grandmother | grandfather | cousin | son | daughter |
+        "kin": """
+            mother | father | sister | brother | aunt | uncle | grandmother | grandfather | cousin | son | daughter |
             wife | husband | neighbour | friend | teacher | boss | colleague""",
         "person": "{name} | {name} | my {kin} | her {kin} | the {job} | a {age} {who} | {name} and {name}",
         "who": "man | woman | boy | girl | child | student | traveller | visitor",
         "age": "young | old | tall | quiet | cheerful | tired | busy | clever | polite | nervous | patient",
         "job": """doctor | nurse | baker | farmer | writer | painter | lawyer | cook | waiter | teacher | gardener |
             engineer | manager | singer | postman | librarian | plumber | tailor | pilot | fisherman""",
-        "room": """kitchen | living room | bedroom | bathroom | garden | cellar | attic | hall | garage | balcony | office |
+        "room": """
+            kitchen | living room | bedroom | bathroom | garden | cellar | attic | hall | garage | balcony | office |
             library | classroom""",
-        "furniture": """table | chair | shelf | sofa | lamp | bed | cupboard | mirror | carpet | desk | drawer | window |
-            door | curtain | stove | fridge | sink | heater""",
-        "thing": """book | letter | key | bag | box | cup | plate | bottle | coat | hat | umbrella | phone | radio | clock |
+        "furniture": """
+            table | chair | shelf | sofa | lamp | bed | cupboard | mirror | carpet | desk | drawer | window | door |
+            curtain | stove | fridge | sink | heater""",
+        "thing": """
+            book | letter | key | bag | box | cup | plate | bottle | coat | hat | umbrella | phone | radio | clock |
             picture | pencil | knife | basket | blanket | ticket | newspaper | camera | guitar | ball | candle | map""",
-        "things": """books | letters | keys | bags | boxes | cups | plates | bottles | shoes | gloves | flowers | apples |
+        "things": """
+            books | letters | keys | bags | boxes | cups | plates | bottles | shoes | gloves | flowers | apples |
             papers | pictures | tickets | toys | stones | coins | photos | chairs""",
         "colour": "red | blue | green | yellow | white | black | brown | grey | orange | purple | pink",
         "quality": """small | big | old | new | heavy | light | beautiful | broken | clean | dirty | expensive | cheap |
@@ -40,9 +46,11 @@ _SLOTS = {
         "ingredient": """flour | sugar | salt | butter | onions | garlic | tomatoes | eggs | milk | pepper | carrots |
             mushrooms | lemon juice | olive oil | honey | cream | apples | spinach""",
         "drink": "tea | coffee | water | milk | juice | lemonade | hot chocolate",
-        "place": """park | market | station | school | hospital | museum | library | beach | bakery | bank | church | forest |
+        "place": """
+            park | market | station | school | hospital | museum | library | beach | bakery | bank | church | forest |
             river | lake | village | harbour | theatre | cinema | restaurant | hotel | post office | zoo | airport""",
-        "city": """London | Paris | Rome | Berlin | Madrid | Vienna | Oslo | Lisbon | Dublin | Athens | Prague | Boston |
+        "city": """
+            London | Paris | Rome | Berlin | Madrid | Vienna | Oslo | Lisbon | Dublin | Athens | Prague | Boston |
             Chicago | Toronto | Tokyo | Cairo""",
         "animal": "dog | cat | horse | bird | rabbit | fox | mouse | cow | sheep | duck | owl | bear | squirrel | frog",
         "day": "Monday | Tuesday | Wednesday | Thursday | Friday | Saturday | Sunday",
@@ -50,46 +58,61 @@ _SLOTS = {
             December""",
         "season": "spring | summer | autumn | winter",
         "daypart": "morning | afternoon | evening | night",
-        "when": """yesterday | today | tomorrow | last {day} | next {day} | on {day} | in the {daypart} | in {month} | last week |
-            next month | at {clock} | after lunch | before dinner | every {day} | this {daypart} | {number} days ago""",
+        "when": """
+            yesterday | today | tomorrow | last {day} | next {day} | on {day} | in the {daypart} | in {month} |
+            last week | next month | at {clock} | after lunch | before dinner | every {day} | this {daypart} |
+            {number} days ago""",
         "past": "yesterday | last {day} | last week | in {month} | {number} days ago | one {daypart} | this {daypart}",
         "future": "tomorrow | next {day} | next week | in {number} days | this {daypart} | soon | at {clock}",
         "clock": "{hour} o'clock | half past {hour} | quarter to {hour} | noon | midnight | {digit}:{minute}",
         "hour": "one | two | three | four | five | six | seven | eight | nine | ten | eleven | twelve",
         "minute": "00 | 05 | 10 | 15 | 20 | 30 | 40 | 45 | 50",
         "digit": "1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9",
-        "number": """two | three | four | five | six | seven | eight | nine | ten | twelve | fifteen | twenty | thirty | forty |
-            fifty | a hundred""",
+        "number": """
+            two | three | four | five | six | seven | eight | nine | ten | twelve | fifteen | twenty | thirty |
+            forty | fifty | a hundred""",
         "count": "{digit} | {digit}{digit} | {digit}0 | {digit}00 | {digit}{digit}{digit}",
         "weather": "sunny | rainy | cloudy | windy | foggy | snowy | stormy | hot | cold | mild | humid | dry",
         "weathers": "rain | snow | wind | fog | sunshine | thunder | hail | frost",
-        "feeling": """happy | sad | angry | tired | proud | afraid | surprised | bored | excited | lonely | calm | worried |
+        "feeling": """
+            happy | sad | angry | tired | proud | afraid | surprised | bored | excited | lonely | calm | worried |
             hungry | thirsty | curious | grateful""",
-        "adverb": """slowly | quickly | quietly | carefully | happily | suddenly | gently | loudly | often | always | never |
+        "adverb": """
+            slowly | quickly | quietly | carefully | happily | suddenly | gently | loudly | often | always | never |
             usually | rarely | finally | already | together""",
         "goes": "went | walked | ran | drove | cycled | hurried | travelled | moved | returned | flew",
         "acts": "{did} {object}",
-        "did": """found | bought | sold | lost | carried | opened | closed | cleaned | painted | repaired | broke | hid |
+        "did": """
+            found | bought | sold | lost | carried | opened | closed | cleaned | painted | repaired | broke | hid |
             borrowed | washed | dropped | forgot | took | brought | showed | wanted | liked | needed""",
-        "do": """find | buy | sell | carry | open | close | clean | paint | repair | hide | borrow | wash | forget | take |
+        "do": """
+            find | buy | sell | carry | open | close | clean | paint | repair | hide | borrow | wash | forget | take |
             bring | show | move | check | keep | share""",
-        "doing": """finding | buying | selling | carrying | opening | closing | cleaning | painting | repairing | hiding |
+        "doing": """
+            finding | buying | selling | carrying | opening | closing | cleaning | painting | repairing | hiding |
             borrowing | washing | moving | checking""",
-        "object": """the {thing} | a {quality} {thing} | the {colour} {thing} | {number} {things} | some {food} | the {furniture} |
-            her {thing} | his {quality} {thing} | a {thing} for {person} | the {quality} {furniture}""",
-        "where": """in the {room} | at the {place} | near the {place} | on the {furniture} | under the {furniture} | in {city} |
-            behind the {furniture} | next to the {furniture} | in front of the {place} | at home | outside""",
-        "subject": """sport | music | history | science | art | the weather | the news | the price of {food} | the old {place} |
+        "object": """
+            the {thing} | a {quality} {thing} | the {colour} {thing} | {number} {things} | some {food} |
+            the {furniture} | her {thing} | his {quality} {thing} | a {thing} for {person} | the {quality} \
+                {furniture}""",
+        "where": """
+            in the {room} | at the {place} | near the {place} | on the {furniture} | under the {furniture} |
+            in {city} | behind the {furniture} | next to the {furniture} | in front of the {place} | at home | \
+                outside""",
+        "subject": """
+            sport | music | history | science | art | the weather | the news | the price of {food} | the old {place} |
             the new {job} | the party | the holiday | the exam | the garden | the {animal}""",
         "hobby": """reading | swimming | dancing | cooking | painting | fishing | running | chess | football | tennis |
             gardening | photography | singing | knitting | hiking""",
         "body": "head | back | arm | leg | foot | hand | stomach | knee | throat | tooth | eye | ear",
         "subjects": "he | she | they | I | we | {person}",
-        "task": """the report | the invoice | the meeting notes | the budget | the letter to the {job} | the presentation |
+        "task": """
+            the report | the invoice | the meeting notes | the budget | the letter to the {job} | the presentation |
             the plan | the list of {things} | the contract | the schedule""",
         "reason": """it was {weather} | the {place} was closed | {person} was {feeling} | there was no {drink} left |
             the {thing} was broken | it was too late | the {animal} had run away | {name} had forgotten the {thing}""",
-        "adjective": "good | bad | nice | terrible | interesting | easy | difficult | important | funny | quiet | useful",
+        "adjective": "good | bad | nice | terrible | interesting | easy | difficult | important | funny | quiet \
+            | useful",
     }.items()
 }
 
@@ -293,21 +316,23 @@ _EXCHANGES = tuple(
         What did you eat {past}? / {food#1} with {ingredient}. / Was the {food#1} {adjective}? / It was {adjective}.
         How many {things#1} do you have? / I have {number} {things#1}, and {name} has {number}.
         Hello, this is {name#1}, may I speak to {name#2}? / {name#2} is not here {when}. / Then I will call {future}.
-        What is your favourite season? / I like {season#1} best, because it is {weather}. / In {season#1} I like {hobby}.
+        What is your favourite season? / I like {season#1} best, because it is {weather}. / In {season#1} I \
+            like {hobby}.
     """.strip().splitlines()
 )
 
 _REQUESTS = alternatives("""
-    (please|could you|can you|would you) {do} the {thing} | {do} {object} (please|now|{future}|)
-    | what is (in|on|under|behind) the {furniture} | I want to {do} {object} | tell me (about {subject}|a story|the time)
-    | show me the (way|road) to the {place} | (wake me|call me|visit me) at {clock} | play some (music|{hobby}) with {name}
-    | turn the (lamp|radio|heater|light) (on|off) | put the {thing} {where} | when is {name} coming {where}
-    | I need {number} {things} {future} | find me a {quality} {thing} | is it {weather} in {city}
-    | bring {name} the {colour} {thing} | do not {do} the {furniture} | let us go to the {place}
-    | (I am|we are|they are) {feeling} | how do I {do} a {thing} | why is it so {quality} {where}
-    | give the {animal} some {food} | read me the {thing} | stop {doing} {object} | which {thing} is {quality}
-    | remember the {thing} {future} | it is too {weather} here | wait for {name} {where} | (open|close|shut) the {furniture}
-""")
+    (please|could you|can you|would you) {do} the {thing} | {do} {object} (please|now|{future}|) |
+    what is (in|on|under|behind) the {furniture} | I want to {do} {object} |
+    tell me (about {subject}|a story|the time) | show me the (way|road) to the {place} |
+    (wake me|call me|visit me) at {clock} | play some (music|{hobby}) with {name} |
+    turn the (lamp|radio|heater|light) (on|off) | put the {thing} {where} | when is {name} coming {where} |
+    I need {number} {things} {future} | find me a {quality} {thing} | is it {weather} in {city} |
+    bring {name} the {colour} {thing} | do not {do} the {furniture} | let us go to the {place} |
+    (I am|we are|they are) {feeling} | how do I {do} a {thing} | why is it so {quality} {where} |
+    give the {animal} some {food} | read me the {thing} | stop {doing} {object} | which {thing} is {quality} |
+    remember the {thing} {future} | it is too {weather} here | wait for {name} {where} |
+    (open|close|shut) the {furniture}""")
 
 
 def documents(seed: int, misspelt_share: float = 0.06) -> Iterator[str]:

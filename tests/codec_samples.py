@@ -10,6 +10,7 @@ from airlora.codec import BITS, Allocation, EdgeState
 from airlora.factors import Factors, HeadTensor, Projection, Schema
 
 INF = float("inf")
+UNLIMITED = st.just(INF)
 
 
 def small_schema() -> Schema:
@@ -57,7 +58,7 @@ def reseal(layer: bytearray) -> bytes:
     return bytes(layer)
 
 
-def allocations(schema: Schema, budgets: st.SearchStrategy[float] = st.just(INF)) -> st.SearchStrategy[Allocation]:
+def allocations(schema: Schema, budgets: st.SearchStrategy[float] = UNLIMITED) -> st.SearchStrategy[Allocation]:
     """Every allocation that the codec can send."""
     count = len(schema.projections)
     return st.builds(

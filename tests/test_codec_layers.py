@@ -6,13 +6,13 @@ import zlib
 
 import numpy as np
 import pytest
-from codec_samples import allocations, blank_edge, model_schema, random_factors, reseal, small_schema, uniform
 from hypothesis import given, settings
 from safetensors.numpy import load
 
 from airlora.codec import Allocation, encode
 from airlora.codec.layers import LAYER_BYTES, BlockPiece, HeadPiece, layer_bytes, plan, read_layer, write_layer
 from airlora.errors import CompatibilityError, UpdateError
+from codec_samples import allocations, blank_edge, model_schema, random_factors, reseal, small_schema, uniform
 
 SCHEMA = small_schema()
 

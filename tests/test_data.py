@@ -363,7 +363,7 @@ def test_fault_classify_without_a_label_column(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text('{"id": 1, "text": "a"}', encoding="utf-8")
     message = refusal(lambda: load_data(str(path), task="classify"))
-    assert "no label column among id, text" in message
+    assert "no label column among the columns id, text" in message
 
 
 def test_fault_ragged_row(tmp_path: Path) -> None:
@@ -435,7 +435,8 @@ def test_fault_named_columns_beside_a_train_file_without_a_header(tmp_path: Path
     write(tmp_path / "train.tsv", ROWS)
     write(tmp_path / "test.jsonl", ROWS)
     message = refusal(lambda: load_data(str(tmp_path)))
-    assert "test.jsonl has the columns text, label, but train.tsv has no header" in message
+    assert "test.jsonl has the columns text, label, but " in message
+    assert "train.tsv has no header" in message
 
 
 def test_fault_class_that_train_lacks(tmp_path: Path) -> None:
@@ -473,7 +474,7 @@ def test_fault_label_column_for_lm(tmp_path: Path) -> None:
     ("name", "content", "expected"),
     [
         ("data.json", '{"train": [', "is not valid JSON"),
-        ("data.json", '{"rows": []}', "the keys rows; allowed: a list of rows, or {split: rows}"),
+        ("data.json", '{"rows": []}', "the keys 'rows'; allowed: a list of rows, or {split: rows}"),
         ("data.json", '{"train": "x"}', "data.json[train] is str"),
         ("data.json", '[["a", "x"], {"text": "b"}]', "rows of type dict, list"),
         ("data.json", '{"train": [["a", "x"]], "val": [["a", "x"]], "dev": [["a", "x"]]}', "validation split twice"),
@@ -488,6 +489,36 @@ def test_fault_malformed_file(tmp_path: Path, name: str, content: str, expected:
         pytest.importorskip("pyarrow")
     (tmp_path / name).write_text(content, encoding="utf-8")
     assert expected in refusal(lambda: load_data(str(tmp_path / name)))
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["", "a", "b", "text", "label"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["train", "text", "label"]), inner),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(["tsv", "csv", "json", "jsonl", "txt"]),
+    st.binary(max_size=60)
+    | st.text('ab"\t\n,1', max_size=60).map(str.encode)
+    | _JSON.map(lambda v: json.dumps(v).encode()),
+    st.sampled_from([None, "0", "text"]),
+)
+def test_any_content_is_either_read_or_refused_as_data(
+    tmp_path_factory: pytest.TempPathFactory, extension: str, content: bytes, column: str | None
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"any.{extension}"
+    path.write_bytes(content)
+    texts: tuple[str, ...] = ()
+    message = ""
+    try:
+        texts = load_data(str(path), text_column=column).texts["train"]
+    except DataError as error:
+        message = str(error)
+    assert (texts == ()) == (len(message.splitlines()) == 1)
+    assert all(isinstance(text, str) and text.strip() for text in texts)
 
 
 @pytest.mark.parametrize(

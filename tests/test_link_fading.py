@@ -115,6 +115,13 @@ def test_transmission_integrates_the_capacity_before_and_after_time_zero() -> No
         assert link.transmit([10**12], start_s, deadline_s).bytes_on_air == pytest.approx(expected, rel=2e-4, abs=2)
 
 
+def test_a_long_deadline_is_integrated_in_bounded_chunks() -> None:
+    link = Fading(doppler_hz=DOPPLER_HZ, seed=2)
+    chunks = [(edges_s[-1] - edges_s[0], len(rates_bps)) for edges_s, rates_bps in link._slots(0.3, 500.0)]
+    assert sum(length_s for length_s, _ in chunks) == pytest.approx(500.0, rel=1e-12)
+    assert max(size for _, size in chunks) <= 1024
+
+
 def test_same_seed_same_link_whatever_was_asked_before() -> None:
     t_s = np.array([99.0, -4.0, 0.5, 0.5])
     fresh, used = make_link("fading:doppler_hz=30", 7), make_link("fading:doppler_hz=30", 7)

@@ -62,6 +62,10 @@ def test_bytes_on_air_are_whole_bytes_of_the_cut_layer() -> None:
     assert Steps((100.0,)).transmit([100], 0.0, 1.0) == Delivery(0, 0, 12, 1.0, missed=True)  # 12.5 bytes
 
 
+def test_a_huge_offer_does_not_blur_the_bytes_on_air() -> None:
+    assert Steps((80.0,)).transmit([10**15, 10**18], 0.0, 5.0) == Delivery(0, 0, 10, 5.0, missed=True)
+
+
 def test_nothing_offered_is_not_missed() -> None:
     assert Steps((0.0,)).transmit([], 0.0, 5.0) == Delivery(0, 0, 0, 0.0, missed=False)
     assert Steps((0.0,)).transmit([0, 0], 0.0, 0.0) == Delivery(2, 0, 0, 0.0, missed=False)

@@ -45,8 +45,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _common(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")]  # noqa: ARG001
-    = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass
 
@@ -100,10 +101,11 @@ def run(
     _need_training_extra()
     from airlora.config import load_config
     from airlora.progress import run_with_progress
+    from airlora.run import stored_config
 
     if resume and (config is not None or any(value is not None for value in given.values())):
         raise InputError("--resume takes its configuration from the folder; give --out and --resume alone")
-    resolved = load_config(given, config)
+    resolved = stored_config(out) if resume else load_config(given, config)
     try:
         summary = run_with_progress(resolved, out, resume, _console)
     except KeyboardInterrupt:
@@ -140,7 +142,7 @@ def inspect(update: Annotated[Path, typer.Argument(help="A file from a run's upd
     try:
         schema = Schema.from_json(json.loads(schema_path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{schema_path} is not the schema of a run ({error}); the update must lie in updates/") from error
+        raise InputError(f"{schema_path} is not a run's schema ({error}); the update must lie in updates/") from error
     if not update.is_file():
         raise InputError(f"update {str(update)!r} does not exist")
     loaded = Update.load(update)

@@ -47,6 +47,7 @@ class HeadTensor:
 
     @property
     def size(self) -> int:
+        """Numbers in the tensor."""
         return prod(self.shape)
 
 
@@ -73,7 +74,7 @@ class Schema:
         largest = max(projection.r_max for projection in self.projections)
         if list(self.prefixes) != sorted(set(self.prefixes)) or self.prefixes[0] < 1 or self.prefixes[-1] != largest:
             raise ValueError(f"prefixes {self.prefixes} must ascend from at least 1 to the largest r_max, {largest}")
-        names = [item.name for item in (*self.projections, *self.head)]
+        names = [p.name for p in self.projections] + [tensor.name for tensor in self.head]
         if len(set(names)) != len(names):
             raise ValueError("schema names must be unique")
 
@@ -103,6 +104,7 @@ class Schema:
         return int(bytes_per_number * (ranks @ self.numbers_per_component + self.head_size))
 
     def to_json(self) -> dict[str, Any]:
+        """Plain data, in the order that ``id`` hashes."""
         return {
             "projections": [[p.name, p.d_out, p.d_in, p.r_max] for p in self.projections],
             "prefixes": list(self.prefixes),
@@ -112,6 +114,7 @@ class Schema:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Schema:
+        """The inverse of ``to_json``."""
         return cls(
             projections=tuple(Projection(*item) for item in data["projections"]),
             prefixes=tuple(data["prefixes"]),

@@ -29,14 +29,20 @@ REWARD_AIRTIME_WEIGHT = 0.1
 REFERENCE_RANK = 8
 
 
-@dataclass
 class Listener:
-    """Who watches a run; every call may be ignored."""
+    """Who watches a run; override what is of interest."""
 
-    on_start: Callable[[Job, int], None] = lambda job, done: None
-    on_step: Callable[[], None] = lambda: None
-    on_round: Callable[[dict[str, Any]], None] = lambda row: None
-    on_stage: Callable[[str], None] = lambda stage: None
+    def on_stage(self, stage: str) -> None:
+        """Something that takes a while begins."""
+
+    def on_start(self, job: Job, done: int) -> None:
+        """Training begins, with ``done`` rounds done in an earlier sitting."""
+
+    def on_step(self) -> None:
+        """A training step was taken."""
+
+    def on_round(self, row: dict[str, Any]) -> None:
+        """A round was finished and saved."""
 
 
 @dataclass
@@ -59,6 +65,16 @@ class Quality:
         return self._known[edge.id]
 
 
+def stored_config(out: Path) -> RunConfig:
+    """The configuration of the run in a folder, to resume it with.
+
+    Raises:
+        OutputError: the folder holds no run that can be resumed.
+    """
+    _check_folder(out, resume=True)
+    return load_config({}, out / "config.toml")
+
+
 def run(config: RunConfig, out: Path, *, resume: bool = False, listener: Listener | None = None) -> dict[str, Any]:
     """Run a job to its end and return its summary.
 
@@ -72,8 +88,6 @@ def run(config: RunConfig, out: Path, *, resume: bool = False, listener: Listene
     listener = listener or Listener()
     started = time.perf_counter()
     _check_folder(out, resume)
-    if resume:
-        config = load_config({}, out / "config.toml")
     policy = make_policy(config.policy, config.seed)
     link = make_link(config.link, config.seed)
     job = build_job(config, policy, link)
@@ -255,7 +269,7 @@ def _train_head_only(play: Play) -> Factors:
         optimizer = torch.optim.Adam(workload.head.values(), lr=job.lr)
         for step in range(config.rounds * config.steps_per_round):
             optimizer.zero_grad()
-            workload.loss(workload.batch(step)).backward()  # type: ignore[no-untyped-call]
+            workload.loss(workload.batch(step)).backward()
             optimizer.step()
         return Factors(base.schema, base.u, base.v, job.adapter.head_values())
 

@@ -73,9 +73,9 @@ class AdaLoraPruner:
 
     def after_step(self, step: int, round_ends: bool) -> None:
         """Prune when it is due; ``step`` counts the steps done."""
-        if step > self.schedule.total_steps - self.schedule.final:
-            return
-        if step > self.schedule.warmup and (step % self.schedule.interval == 0 or round_ends):
+        last = self.schedule.total_steps - self.schedule.final
+        due = step == last or step % self.schedule.interval == 0 or round_ends
+        if self.schedule.warmup < step <= last and due:
             self._prune(self.schedule.budget(step))
 
     @torch.no_grad()

@@ -43,9 +43,7 @@ class NestedAdam:
             name: lr * torch.arange(1, layer.r_max + 1, dtype=torch.float64) ** -rate_decay
             for name, layer in adapter.layers.items()
         }
-        self._steps = {
-            name: torch.zeros(layer.r_max, dtype=torch.int64) for name, layer in adapter.layers.items()
-        }
+        self._steps = {name: torch.zeros(layer.r_max, dtype=torch.int64) for name, layer in adapter.layers.items()}
         self._moments = {
             parameter: (torch.zeros_like(parameter), torch.zeros_like(parameter))
             for layer in adapter.layers.values()

@@ -31,7 +31,7 @@ def find_targets(model: nn.Module, names: Iterable[str] | None = None) -> dict[s
         ModelError: nothing matches; the message lists the names there are.
     """
     blocks = {name + "." for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
-    found = {
+    found: dict[str, nn.Module] = {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | Conv1D) and any(name.startswith(block) for block in blocks)

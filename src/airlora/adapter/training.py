@@ -54,7 +54,7 @@ class NestedStrategy(Strategy):
         for item in passes:
             adapter.set_ranks(item.rank)
             loss = workload.loss(batch, item.rows) * item.weight
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += float(loss.detach())
         adapter.set_ranks(max(item.rank for item in passes))
         return total

@@ -161,10 +161,10 @@ class EdgeState:
                 )
             columns, at = _take(body, at, stop - start, projection.d_out, bits)  # (components, d_out)
             lines, at = _take(body, at, stop - start, projection.d_in, bits)  # (components, d_in)
-            u[index], v[index] = u[index].copy(), v[index].copy()
-            u[index][:, start:stop] = columns.T
-            v[index][start:stop] = lines
-            _fixed(u[index]), _fixed(v[index])
+            new_u, new_v = u[index].copy(), v[index].copy()
+            new_u[:, start:stop] = columns.T
+            new_v[start:stop] = lines
+            u[index], v[index] = _fixed(new_u), _fixed(new_v)
             active[index] = stop
             rounds[index, start:stop] = round_index
         return replace(

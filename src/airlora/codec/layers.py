@@ -8,7 +8,7 @@ on schema and allocation only, so its size is known before anything is encoded. 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -286,20 +286,18 @@ def _check(schema: Schema, allocation: Allocation) -> None:
     ranks, bits = allocation.ranks, allocation.bits
     if ranks.shape != shape or bits.shape != shape:
         raise CompatibilityError(f"an allocation of shapes {ranks.shape}, {bits.shape} for {shape[0]} projections")
-    for what, values, allowed in (
-        (
-            "ranks",
-            ranks,
-            np.issubdtype(ranks.dtype, np.integer) and bool(((ranks >= 0) & (ranks <= schema.r_max)).all()),
-        ),
-        ("bits", bits, np.issubdtype(bits.dtype, np.integer) and bool(np.isin(bits, BITS).all())),
-        ("head_bits", allocation.head_bits, allocation.head_bits in (0, *BITS)),
-        ("budget_bytes", allocation.budget_bytes, allocation.budget_bytes >= 0),
-    ):
-        if not allowed:
-            raise ValueError(f"allocation {what} = {values} cannot be sent; pass it through codec.project first")
-    sizes: Sequence[int] = (len(schema.projections), int(schema.r_max.max()), len(schema.prefixes))
-    if sizes[0] > 0xFFFF or sizes[1] > 0xFFFF or sizes[2] > 0xFF:
+    valid = {
+        "ranks": ranks.dtype.kind == "i" and bool(((ranks >= 0) & (ranks <= schema.r_max)).all()),
+        "bits": bits.dtype.kind == "i" and bool(np.isin(bits, BITS).all()),
+        "head_bits": allocation.head_bits in (0, *BITS),
+        "budget_bytes": allocation.budget_bytes >= 0,
+    }
+    for name, is_valid in valid.items():
+        if not is_valid:
+            found = getattr(allocation, name)
+            raise ValueError(f"allocation {name} = {found} cannot be sent; pass it through codec.project first")
+    if shape[0] > 0xFFFF or schema.prefixes[-1] > 0xFFFF or len(schema.prefixes) > 0xFF:
         raise ValueError(
-            f"{sizes[0]} projections of rank {sizes[1]} in {sizes[2]} blocks; the format holds 65535, 65535 and 255"
+            f"{shape[0]} projections of rank {schema.prefixes[-1]} in {len(schema.prefixes)} blocks;"
+            " the format holds 65535, 65535 and 255"
         )

@@ -50,5 +50,5 @@ class Awgn(SlottedLink):
     def _rate_bps(self) -> float:
         return self.share * self.bandwidth_hz * math.log2(1 + 10 ** (self.snr_db / 10))
 
-    def _slots(self, start_s: float, duration_s: float) -> Iterator[Slots]:  # noqa: ARG002 (the same at any start)
+    def _slots(self, start_s: float, duration_s: float) -> Iterator[Slots]:
         yield np.array([0.0, duration_s]), np.array([self._rate_bps])

@@ -65,18 +65,18 @@ class SlottedLink(Link):
             return Delivery(layers, 0, 0, 0.0, missed=False)
 
         total_bits = 8.0 * total_bytes
-        rounding_bits = 1e-6 + 1e-12 * total_bits  # so that "exactly at the deadline" survives floating point
+        enough_bits = total_bits - _rounding_bits(total_bits)
         carried_bits = 0.0
         for edges_s, rates_bps in self._slots(start_s, deadline_s) if deadline_s else ():
             bits = carried_bits + np.cumsum(np.diff(edges_s) * rates_bps)  # (slots,) carried by the end of each slot
-            if bits[-1] >= total_bits - rounding_bits:
-                slot = int(np.searchsorted(bits, total_bits - rounding_bits))  # its rate is above 0: it got us here
+            if bits[-1] >= enough_bits:
+                slot = int(np.searchsorted(bits, enough_bits))  # its rate is above 0: bits rose here
                 before = float(bits[slot - 1]) if slot else carried_bits
                 airtime_s = float(edges_s[slot]) + (total_bits - before) / float(rates_bps[slot])
                 return Delivery(layers, total_bytes, total_bytes, min(airtime_s, float(deadline_s)), missed=False)
             carried_bits = float(bits[-1])
 
-        sent_bytes = int((carried_bits + rounding_bits) / 8)
+        sent_bytes = int((carried_bits + _rounding_bits(carried_bits)) / 8)
         delivered = int(np.searchsorted(ends_bytes, sent_bytes, side="right"))
         whole_bytes = int(ends_bytes[delivered - 1]) if delivered else 0
         return Delivery(delivered, whole_bytes, sent_bytes, float(deadline_s), missed=True)
@@ -85,3 +85,8 @@ class SlottedLink(Link):
         """Mean capacity in bit/s over [start, start + duration], duration above 0."""
         bits = sum(float(np.diff(edges_s) @ rates_bps) for edges_s, rates_bps in self._slots(start_s, duration_s))
         return bits / duration_s
+
+
+def _rounding_bits(bits: float) -> float:
+    """What floating point may lose of a sum of bits, so that an arrival exactly at the deadline counts."""
+    return 1e-6 + 1e-12 * bits

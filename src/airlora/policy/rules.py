@@ -11,6 +11,7 @@ import numpy as np
 from airlora.codec import Allocation, largest_uniform_rank
 from airlora.policy.base import Observation, Policy, Training
 
+
 def _check_bits(bits: int) -> None:
     if bits not in (4, 8, 16, 32):
         raise ValueError(f"bits={bits}; allowed: 4, 8, 16, 32")

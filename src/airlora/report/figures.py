@@ -119,8 +119,7 @@ def delivery_charts(run: RunRecord) -> list[Chart]:
 
     def paint_airtime(axes: Axes) -> None:
         bars(axes, run.rounds, [item.airtime_s for item in run.rounds], color=SHADES[1], label="airtime")
-        if math.isfinite(run.deadline_s):
-            axes.axhline(run.deadline_s, color=INK, lw=1.3, ls="--", label="deadline")
+        axes.axhline(run.deadline_s, color=INK, lw=1.3, ls="--", label="deadline")
         axes.set_ylabel("airtime (s)")
 
     layers = sum(item.layers_delivered for item in run.rounds), sum(item.layers_offered for item in run.rounds)
@@ -238,7 +237,8 @@ def wall_charts(run: RunRecord) -> list[Chart]:
         axes.grid(visible=False, axis="y")
 
     def paint_rounds(axes: Axes) -> None:
-        bars(axes, run.rounds, seconds.sum(axis=0), color=SHADES[2], label="other phases")
+        if len(phases) > 1:
+            bars(axes, run.rounds, seconds.sum(axis=0), color=SHADES[2], label="other phases")
         bars(axes, run.rounds, seconds[0], color=SHADES[0], label=phases[0])
         axes.set_ylabel("computing time (s)")
 
@@ -278,8 +278,7 @@ def reference_charts(run: RunRecord) -> list[Chart]:
             style: dict[str, Any] = {"ls": "", "marker": "X", "ms": 7, "mfc": REFERENCE, "mec": "white"}
             axes.plot(np.array(rounds)[late], plain[late], label="its arrival too late", **style)
         line(axes, rounds, [item.airtime_s for item in run.rounds], color=EDGE, marker="o", label="this run")
-        if math.isfinite(run.deadline_s):
-            axes.axhline(run.deadline_s, color=INK, lw=1.2, ls=":", label="deadline")
+        axes.axhline(run.deadline_s, color=INK, lw=1.2, ls=":", label="deadline")
         axes.set_ylim(bottom=0)
         axes.set_ylabel("airtime (s)")
 

@@ -111,18 +111,10 @@ def _header(run: RunRecord) -> str:
     if run.summary is None:
         text = f"interrupted after round {run.rounds[-1].index}" if run.rounds else "interrupted before round 0 ended"
         state = f'<span class="state open">{text}</span>'
-    notices = []
-    if run.cut_off:
-        notices.append("The last line of rounds.jsonl was cut off while it was written; that round is left out.")
-    if run.summary is not None and run.summary.get("rounds") != len(run.rounds):
-        notices.append(
-            f"summary.json speaks of {run.summary.get('rounds')} rounds, rounds.jsonl holds {len(run.rounds)}:"
-            " the run went on after its summary was written."
-        )
     return (
         f'<p class="kicker">AirLoRA run report {state}</p><h1>{escape(run.name)}</h1>'
         f'<p class="facts">{"".join(f"<span>{escape(fact)}</span>" for fact in facts)}</p>'
-        + "".join(f'<p class="notice">{escape(notice)}</p>' for notice in notices)
+        + "".join(f'<p class="notice">{escape(notice)}</p>' for notice in run.notices)
         + (f'<p class="headline">{_headline(run)}</p>{_key_figures(run)}' if run.rounds else "")
     )
 
@@ -136,7 +128,7 @@ def _headline(run: RunRecord) -> str:
     base, final = as_float(run.summary["base_quality"]), as_float(run.summary["edge_quality"])
     before, after = quality_text(base, run.metric), f"<strong>{quality_text(final, run.metric)}</strong>"
     what = "accuracy" if run.metric == "accuracy" else "negative log-likelihood"
-    if not run.summary.get("delivered", True):
+    if not run.summary["delivered"]:
         return f"Nothing reached the edge: its model stays at {after} {what} on the test split, with {cost}."
     gain = (final - base) * (1 if run.higher_is_better else -1)
     if not math.isfinite(gain):
@@ -262,7 +254,7 @@ def _configuration(run: RunRecord) -> str:
     }
     parts = [("Options, as resolved", run.config), ("Adapter", adapter)]
     if run.summary is not None:
-        parts.append(("Versions", run.summary.get("versions", {})))
+        parts.append(("Versions", run.summary["versions"]))
     tables = "".join(f"<div><h3>{title}</h3>{_pairs(values)}</div>" for title, values in parts)
     return f'<div class="tables">{tables}</div>'
 

@@ -51,14 +51,14 @@ summary{cursor:pointer;color:var(--accent);font-size:15px}
 .tables{display:grid;grid-template-columns:repeat(auto-fit,minmax(300px,1fr));gap:24px 36px;margin-top:12px}
 .tables .scroll{overflow-x:visible}.tables table{width:100%;table-layout:auto}
 .tables td{overflow-wrap:anywhere}
-@media (max-width:760px){main{padding:18px 10px 40px}section{padding:16px 13px}
+@media screen and (max-width:760px){main{padding:18px 10px 40px}section{padding:16px 13px}
 .charts{grid-template-columns:minmax(0,1fr)}
 h1{font-size:25px}.headline{font-size:18.5px}.cards{grid-template-columns:repeat(2,minmax(0,1fr));gap:8px}
 .cards div{padding:10px 12px}.cards div:first-child{grid-column:1/-1}.cards .value{font-size:21px}
 .tables{grid-template-columns:minmax(0,1fr)}}
 @media print{@page{margin:14mm}body{background:#fff;font-size:11pt}main{max-width:none;padding:0}nav{display:none}
 section{border:0;padding:0;margin-top:22px}.charts{grid-template-columns:repeat(2,minmax(0,1fr));gap:16px}
-h2,h3{break-after:avoid}.cards{grid-template-columns:repeat(3,minmax(0,1fr))}.cards div{break-inside:avoid}
+h2,h3,.lead{break-after:avoid}.cards{grid-template-columns:repeat(3,minmax(0,1fr))}.cards div{break-inside:avoid}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """
 

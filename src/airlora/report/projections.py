@@ -46,7 +46,7 @@ def kinds_of(names: Sequence[str]) -> tuple[Kind, ...]:
     kinds = []
     for template in kept:
         rows = sorted(groups[template], key=_layer)
-        labels = tuple(".".join(map(str, _layer(name))) for name in rows)
+        labels = tuple(".".join(part for part in name.split(".") if part.isdecimal()) for name in rows)
         kinds.append(Kind(_label(template, kept), tuple(rows), _strip_common(labels), layered=True))
     rest = tuple(name for template, members in groups.items() if template not in kept for name in members)
     if rest:

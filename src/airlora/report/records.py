@@ -68,6 +68,12 @@ class Round:
     reference: Reference
     wall: Mapping[str, float]
 
+    def __post_init__(self) -> None:
+        counts = ("bytes_offered", "bytes_delivered", "bytes_on_air", "layers_offered", "layers_delivered")
+        for name in ("t_s", "airtime_s", *counts):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}, allowed: finite and at least 0")
+
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Round:
         """Read a row.
@@ -86,9 +92,9 @@ class Round:
             oov_rate=as_float(text["oov_rate"]),
             mean_words=as_float(text["mean_words"]),
             loss=as_float(text["loss"]),
-            ranks=dict(row["ranks"]),
-            bits=dict(row["bits"]),
-            edge_ranks=dict(row["edge_ranks"]),
+            ranks={name: int(rank) for name, rank in row["ranks"].items()},
+            bits={name: int(bits) for name, bits in row["bits"].items()},
+            edge_ranks={name: int(rank) for name, rank in row["edge_ranks"].items()},
             bytes_offered=int(row["bytes_offered"]),
             bytes_delivered=int(row["bytes_delivered"]),
             bytes_on_air=int(row["bytes_on_air"]),
@@ -116,16 +122,18 @@ class RunRecord:
         name: the folder's name.
         config: the resolved configuration; ``schema``: what was adapted.
         rounds: the finished rounds, in order.
+        deadline_s: time for one round's transmission, in s.
         summary: ``summary.json``, or None for a run that did not reach its end.
-        cut_off: the last line of ``rounds.jsonl`` was only half written, and is left out.
+        notices: what in the folder could not be used, and why; for the reader of the report.
     """
 
     name: str
     config: Mapping[str, Any]
     schema: Schema
     rounds: tuple[Round, ...]
+    deadline_s: float
     summary: Mapping[str, Any] | None
-    cut_off: bool
+    notices: tuple[str, ...]
 
     @property
     def metric(self) -> str:
@@ -140,16 +148,11 @@ class RunRecord:
         return self.metric == "accuracy" if self.summary is None else bool(self.summary["higher_is_better"])
 
     @property
-    def deadline_s(self) -> float:
-        """Time for one round's transmission in s, NaN where the configuration does not say."""
-        return as_float(self.config.get("deadline_s"))
-
-    @property
     def base_validation_quality(self) -> float:
-        """Quality before the first round on the validation split, NaN where it is not recorded."""
+        """Quality before the first round on the validation split, NaN while there is no summary."""
         if self.summary is None:
             return math.nan
-        return as_float(self.summary.get("validation", {}).get("base_quality"))
+        return as_float(self.summary["validation"]["base_quality"])
 
     @property
     def missed(self) -> int:
@@ -203,22 +206,38 @@ def read_run(folder: Path) -> RunRecord:
     """
     try:
         config = tomllib.loads(_read(folder, "config.toml"))
-    except tomllib.TOMLDecodeError as error:
+        deadline_s = as_float(config["deadline_s"])
+        if not 0 < deadline_s < math.inf:
+            raise ValueError(f"deadline_s is {deadline_s}, allowed: finite and above 0")
+    except (ValueError, KeyError, TypeError) as error:  # TOMLDecodeError is a ValueError
         raise OutputError(
-            f"{folder / 'config.toml'} is not TOML ({error}); give the folder of an airlora run"
+            f"{folder / 'config.toml'} is not a run's configuration ({_reason(error)}); restore the file or run again"
         ) from error
     try:
         schema = Schema.from_json(json.loads(_read(folder, "schema.json")))
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise OutputError(f"{folder / 'schema.json'} is not a run's schema ({_reason(error)}); run again") from error
+        raise OutputError(
+            f"{folder / 'schema.json'} is not a run's schema ({_reason(error)}); restore the file or run again"
+        ) from error
     rounds, cut_off = _read_rounds(folder)
+    notices = []
+    if cut_off:
+        notices.append("The last line of rounds.jsonl was cut off while it was written; that round is left out.")
+    summary = _read_summary(folder) if (folder / "summary.json").exists() else None
+    if summary is not None and summary["rounds"] != len(rounds):
+        notices.append(
+            f"summary.json is about {summary['rounds']} rounds, but rounds.jsonl holds {len(rounds)}:"
+            " the two belong to different states of the run, so the summary is left out."
+        )
+        summary = None
     return RunRecord(
         name=folder.resolve().name,
         config=config,
         schema=schema,
         rounds=rounds,
-        summary=_read_summary(folder) if (folder / "summary.json").exists() else None,
-        cut_off=cut_off,
+        deadline_s=deadline_s,
+        summary=summary,
+        notices=tuple(notices),
     )
 
 
@@ -242,13 +261,17 @@ def _read_rounds(folder: Path) -> tuple[tuple[Round, ...], bool]:
 def _read_summary(folder: Path) -> dict[str, Any]:
     try:
         summary = json.loads(_read(folder, "summary.json"))
-        for key in ("metric", "higher_is_better", "base_quality", "cloud_quality", "edge_quality"):
-            summary[key]
-        for key in ("base_quality", "cloud_quality", "edge_quality"):
+        for key in ("base_quality", "cloud_quality", "edge_quality", "rounds"):
             as_float(summary[key])
+        for key in ("higher_is_better", "delivered"):
+            if not isinstance(summary[key], bool):
+                raise TypeError(f"{key} is {summary[key]!r}, allowed: true, false")
+        as_float(summary.get("head_only_quality"))
+        as_float(summary["validation"]["base_quality"])
+        summary["versions"].items()
         if summary["metric"] not in ("accuracy", "nll"):
             raise ValueError(f"metric is {summary['metric']!r}, allowed: accuracy, nll")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise OutputError(
             f"{folder / 'summary.json'} is not a run's summary ({_reason(error)}); delete it to report the rounds alone"
         ) from error

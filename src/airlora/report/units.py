@@ -74,6 +74,7 @@ def _scaled(value: float, base: str) -> str:
 
 def _figures(value: float, figures: int = 3) -> str:
     """Fixed-point text with so many significant figures, never an exponent."""
+    value = float(f"{value:.{figures}g}")  # 9.996 is 10.0 before its decimals are counted
     if value == 0:
         return "0"
     decimals = max(0, figures - 1 - math.floor(math.log10(abs(value))))

@@ -10,38 +10,52 @@ import random
 from dataclasses import asdict, dataclass
 from functools import cache
 
-from airlora.workload.grammar import alternatives, expand, shuffled
+from airlora.workload.grammar import alternatives, expand, pick, shuffled
 
 FAULTS = 160
 SPLIT_SHARES = {"train": 0.9, "validation": 0.05, "test": 0.05}
 
 _SYSTEMS = alternatives("BRK | ENG | BAT | CLM | STR | SUS | TRN | BDY | LGT | RAD")
 _SIDES = alternatives("left | right | front | rear | upper | lower | main | spare | inner | outer")
-_PARTS = alternatives("""coolant pump | brake caliper | wheel sensor | fuel valve | battery cell | charge relay | steering rack |
+_PARTS = alternatives("""
+    coolant pump | brake caliper | wheel sensor | fuel valve | battery cell | charge relay | steering rack |
     damper strut | gear actuator | door latch | lamp driver | radar head | oil filter | heater coil | air compressor |
     drive belt""")
-_SYMPTOMS = alternatives("""rattles when cold | drops its signal | overheats on long hills | leaks at the seal | sticks after rain |
+_SYMPTOMS = alternatives("""
+    rattles when cold | drops its signal | overheats on long hills | leaks at the seal | sticks after rain |
     draws too much current | answers late | vibrates above idle | loses pressure overnight | reads zero at rest |
     squeals under load | trips the fuse | resets without warning | smells of burnt plastic""")
-_CAUSES = alternatives("""a corroded contact | a worn bearing | a cracked housing | a loose ground strap | old firmware |
-    a swollen gasket | a bent bracket | water in the plug | a broken shield wire | a blocked hose | a tired spring |
-    a missing clip""")
-_REMEDIES = alternatives("""replace the unit | flash the controller | clean the contacts | renew the seal | bleed the circuit |
+_CAUSES = alternatives("""
+    a corroded contact | a worn bearing | a cracked housing | a loose ground strap | old firmware | a swollen gasket |
+    a bent bracket | water in the plug | a broken shield wire | a blocked hose | a tired spring | a missing clip""")
+_REMEDIES = alternatives("""
+    replace the unit | flash the controller | clean the contacts | renew the seal | bleed the circuit |
     tighten the strap | swap the harness | grease the bearing | recalibrate the offset | flush the line |
     straighten the bracket | fit a new clip""")
-_QUANTITIES = (("bar", 2, 90), ("volts", 9, 48), ("amps", 3, 60), ("degrees", 40, 140), ("newton metres", 8, 180), ("ohms", 15, 990))
-_SUPPLIERS = alternatives("Harlan | Mobex | Teuto | Kirin Parts | Ostwald | Velar | Quint | Sandoval | Brightway | Norrby")
+_QUANTITIES = (
+    ("bar", 2, 90),
+    ("volts", 9, 48),
+    ("amps", 3, 60),
+    ("degrees", 40, 140),
+    ("newton metres", 8, 180),
+    ("ohms", 15, 990),
+)
+_SUPPLIERS = alternatives(
+    "Harlan | Mobex | Teuto | Kirin Parts | Ostwald | Velar | Quint | Sandoval | Brightway | Norrby"
+)
 
 _SENTENCES = alternatives("""
-    fault {code} points to the {component} . | {code} : {component} {symptom} . | the {component} {symptom} , code {code} {seen} .
-    | cause of {code} was {cause} . | when the {component} {symptom} , look for {cause} . | {cause} on the {component} {seen} .
-    | remedy for {code} : {remedy} . | {who} had to {remedy} at the {component} . | after {code} we {remedy} and test .
-    | limit for {code} is {limit} . | the {component} must stay below {limit} . | measured {limit} at the {component} , {verdict} .
-    | ordered part {part} for the {component} . | part {part} from {supplier} clears {code} . | {who} fitted {part} , {code} {gone} .
-    | {supplier} delivers the {component} as {part} . | {code} again , {cause} , so {remedy} . | bin {bin} holds {part} for {code} .
-    | {who} asked {supplier} about {code} , answer : {remedy} . | no {part} in stock , {supplier} sends it {when} .
-    | {component} replaced {when} , limit {limit} kept . | {symptom} : typical of {code} with {cause} .
-""")
+    fault {code} points to the {component} . | {code} : {component} {symptom} . |
+    the {component} {symptom} , code {code} {seen} . | cause of {code} was {cause} . |
+    when the {component} {symptom} , look for {cause} . | {cause} on the {component} {seen} . |
+    remedy for {code} : {remedy} . | {who} had to {remedy} at the {component} . |
+    after {code} we {remedy} and test . | limit for {code} is {limit} . | the {component} must stay below {limit} . |
+    measured {limit} at the {component} , {verdict} . | ordered part {part} for the {component} . |
+    part {part} from {supplier} clears {code} . | {who} fitted {part} , {code} {gone} . |
+    {supplier} delivers the {component} as {part} . | {code} again , {cause} , so {remedy} . |
+    bin {bin} holds {part} for {code} . | {who} asked {supplier} about {code} , answer : {remedy} . |
+    no {part} in stock , {supplier} sends it {when} . | {component} replaced {when} , limit {limit} kept . |
+    {symptom} : typical of {code} with {cause} .""")
 _STYLE = {
     name: alternatives(text)
     for name, text in {
@@ -51,8 +65,10 @@ _STYLE = {
         "gone": "gone | cleared | did not return | still pending",
         "when": "today | tomorrow | on monday | before noon | next shift | this week",
         "digit": "1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9",
-        "opening": """unit {digit}{digit} in bay {digit} . | vehicle {digit}{digit}{digit} , {when} . | job {digit}{digit}{digit} opened .
-            | tow-in , bay {digit} . | routine check , vehicle {digit}{digit}{digit} .""",
+        "opening": """
+            unit {digit}{digit} in bay {digit} . | vehicle {digit}{digit}{digit} , {when} . |
+            job {digit}{digit}{digit} opened . | tow-in , bay {digit} . |
+            routine check , vehicle {digit}{digit}{digit} .""",
         "closing": "job closed . | released to the driver . | test drive fine . | hold for parts . | handed to {who} .",
     }.items()
 }
@@ -81,19 +97,19 @@ def faults() -> tuple[Fault, ...]:
     codes = shuffled((f"{system}-{number}" for system in _SYSTEMS for number in range(100, 1000)), rng)[:FAULTS]
     out = []
     for code, component in zip(codes, components, strict=True):
-        unit, low, high = rng.choice(_QUANTITIES)
-        part = f"{rng.choice('ABCDEFGH')}{rng.randrange(10, 100)}.{rng.randrange(100, 1000)}"
+        unit, low, high = pick(_QUANTITIES, rng)
+        part = f"{pick('ABCDEFGH', rng)}{pick(range(10, 100), rng)}.{pick(range(100, 1000), rng)}"
         out.append(
             Fault(
                 code=code,
                 component=component,
-                symptom=rng.choice(_SYMPTOMS),
-                cause=rng.choice(_CAUSES),
-                remedy=rng.choice(_REMEDIES),
-                limit=f"{rng.randrange(low, high)} {unit}",
+                symptom=pick(_SYMPTOMS, rng),
+                cause=pick(_CAUSES, rng),
+                remedy=pick(_REMEDIES, rng),
+                limit=f"{pick(range(low, high), rng)} {unit}",
                 part=part,
-                supplier=rng.choice(_SUPPLIERS),
-                bin=f"{rng.choice('PQRSTUVW')}{rng.randrange(1, 60)}",
+                supplier=pick(_SUPPLIERS, rng),
+                bin=f"{pick('PQRSTUVW', rng)}{pick(range(1, 60), rng)}",
             )
         )
     return tuple(out)

@@ -30,19 +30,22 @@ def name_columns(table: Table, asked: Iterable[str | None], like: Table | None =
         like: the named train table, to decide alike for the other splits.
 
     Raises:
-        DataError: a header with a repeated name, without rows below it, or other than that of ``like``.
+        DataError: a header with a repeated name, without rows below it, or other than that of ``like``; names where
+            ``like`` has none.
     """
+    headerless = like is not None and like.columns == _positions(len(like.columns or ()))
+    if like is not None and headerless and table.columns is not None:
+        raise DataError(
+            f"{table.name} has {listed(table.columns)}, but {like.name} has no header; name the columns in all splits"
+        )
     if table.columns is None:
-        first = tuple(cell.strip() if isinstance(cell, str) else cell for cell in table.rows[0])
-        if like is None:
-            has_header = _is_header(table, {name for name in asked if name is not None and not name.isdigit()})
-        else:
-            has_header = like.columns != _positions(len(like.columns or ()))
-            if has_header and set(first) != set(like.columns or ()):
-                raise DataError(
-                    f"{table.name}: its first row is not the header of {like.name}; "
-                    f"found {_listed(first)}; needed: {_listed(like.columns or ())}"
-                )
+        first = tuple(str(cell).strip() for cell in table.rows[0])
+        if like is not None and not headerless and set(first) != set(like.columns or ()):
+            raise DataError(
+                f"{table.name}: its first row is not the header of {like.name}; found {listed(first)}; needed: "
+                f"{listed(like.columns or ())}"
+            )
+        has_header = _is_header(table, set(asked)) if like is None else not headerless
         if has_header:
             table = replace(table, columns=first, rows=table.rows[1:], numbers=table.numbers[1:])
         else:
@@ -76,7 +79,7 @@ def choose_columns(
         named = [name for name in columns if name != label and _usual(name) in TEXT_NAMES]
         candidates = named or [name for name in columns if name != label]
         if len(candidates) != 1:
-            raise DataError(f"{table.name}: cannot tell which column is the text; found {_listed(columns)}; {_REMEDY}")
+            raise DataError(f"{table.name}: cannot tell which column is the text; found {listed(columns)}; {_REMEDY}")
         text = candidates[0]
     return text, label if wants_label else None
 
@@ -92,7 +95,15 @@ def find_column(table: Table, column: str) -> str:
         return column
     if column.isdecimal() and int(column) < len(columns):
         return columns[int(column)]
-    raise DataError(f"{table.name} has no column {column!r}; found {_listed(columns)}; {_REMEDY}")
+    raise DataError(f"{table.name} has no column {column!r}; found {listed(columns)}; {_REMEDY}")
+
+
+def listed(columns: Iterable[Any]) -> str:
+    """Column names for a message, in one line."""
+    shown = tuple(str(column) for column in columns)
+    if shown == _positions(len(shown)):
+        return f"{len(shown)} columns without a header (0 … {len(shown) - 1})" if len(shown) > 1 else "one column (0)"
+    return f"the columns {', '.join(' '.join(name.split())[:40] for name in shown)}"
 
 
 def text_cells(table: Table, column: str) -> list[str]:
@@ -142,12 +153,12 @@ def label_cells(table: Table, column: str) -> list[str]:
     return labels
 
 
-def _is_header(table: Table, asked: set[str]) -> bool:
+def _is_header(table: Table, asked: set[str | None]) -> bool:
     first, rest = table.rows[0], table.rows[1:]
     if not all(isinstance(cell, str) for cell in first):
         return False
     names = [cell.strip() for cell in first]
-    if asked & set(names):
+    if any(name in asked for name in names if not name.isdecimal()):
         return True
     for column, name in enumerate(names):
         below = [row[column] for row in rest]
@@ -163,7 +174,7 @@ def _find_label(table: Table, text: str | None) -> str | None:
     others = [name for name in columns if name != text and (text is not None or _usual(name) not in TEXT_NAMES)]
     named = [name for name in others if _usual(name) in LABEL_NAMES]
     if len(named) > 1:
-        raise DataError(f"{table.name}: cannot tell which column is the label; found {_listed(columns)}; {_REMEDY}")
+        raise DataError(f"{table.name}: cannot tell which column is the label; found {listed(columns)}; {_REMEDY}")
     if named:
         return named[0]
     if len(columns) != 2:
@@ -184,13 +195,6 @@ def _usual(name: str) -> str:
 
 def _positions(width: int) -> tuple[str, ...]:
     return tuple(map(str, range(width)))
-
-
-def _listed(columns: Iterable[Any]) -> str:
-    shown = tuple(str(column) for column in columns)
-    if shown == _positions(len(shown)):
-        return f"{len(shown)} columns without a header (0 … {len(shown) - 1})" if len(shown) > 1 else "one column (0)"
-    return f"the columns {', '.join(name[:40] for name in shown)}"
 
 
 def _is_missing(cell: Any) -> bool:

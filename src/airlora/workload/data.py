@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from airlora.errors import DataError
-from airlora.workload.columns import choose_columns, find_column, label_cells, name_columns, text_cells
+from airlora.workload.columns import choose_columns, find_column, label_cells, listed, name_columns, text_cells
 from airlora.workload.readers import EXTENSIONS, SPLIT_NAMES, Table, read_hub, read_tables, read_text
 from airlora.workload.splits import HELD_OUT_ROWS_PERCENT, HELD_OUT_TEXT_PERCENT, hold_out_rows, hold_out_text
 
@@ -187,7 +187,7 @@ def _from_tables(
     text, label = choose_columns(train, text_column, label_column, wants_label=task != "lm")
     if label is None and task == "classify":
         raise DataError(
-            f"{train.name}: no label column among {', '.join(train.columns or ())}; name it with --label-column "
+            f"{train.name}: no label column among {listed(train.columns or ())}; name it with --label-column "
             "(a name or a 0-based index), or use --task lm"
         )
     if label is None and task == "auto":

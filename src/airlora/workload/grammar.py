@@ -10,7 +10,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from typing import TypeVar
 
+T = TypeVar("T")
 Slots = Mapping[str, Sequence[str]]
 
 _SLOT = re.compile(r"\{([a-z_]+)(#\w+)?\}")
@@ -53,13 +55,13 @@ def _draw(template: str, slots: Slots, rng: random.Random, bound: MutableMapping
         name, key = match.groups()
         if key and name + key in bound:
             return bound[name + key]
-        value = _draw(_pick(slots[name], rng), slots, rng, bound)
+        value = _draw(pick(slots[name], rng), slots, rng, bound)
         if key:
             bound[name + key] = value
         return value
 
     def choice(match: re.Match[str]) -> str:
-        return _pick(match.group(1).split("|"), rng)
+        return pick(match.group(1).split("|"), rng)
 
     while "{" in template or "|" in template:
         # slots first: a choice that holds one is drawn once its slot is text
@@ -70,7 +72,8 @@ def _draw(template: str, slots: Slots, rng: random.Random, bound: MutableMapping
     return template
 
 
-def _pick(options: Sequence[str], rng: random.Random) -> str:
+def pick(options: Sequence[T], rng: random.Random) -> T:
+    """One of the options, each as likely."""
     # random() is the one draw whose sequence Python guarantees between versions
     return options[int(rng.random() * len(options))]
 
@@ -106,10 +109,10 @@ def _mistype(word: str, rng: random.Random) -> str:
         return word[:at] + word[at] + word[at:]
     key = _KEYS.find(word[at].lower())
     near = [_KEYS[i] for i in (key - 1, key + 1) if key >= 0 and 0 <= i < len(_KEYS) and _KEYS[i] != " "]
-    return word[:at] + (_pick(near, rng) if near else "") + word[at + 1 :]
+    return word[:at] + (pick(near, rng) if near else "") + word[at + 1 :]
 
 
-def shuffled(items: Iterable[str], rng: random.Random) -> list[str]:
+def shuffled(items: Iterable[T], rng: random.Random) -> list[T]:
     """The items in a random order (Fisher–Yates over ``rng.random()``)."""
     out = list(items)
     for last in range(len(out) - 1, 0, -1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,9 @@ def load_model(source: str, *, num_labels: int | None, device: str = "auto") -> 
     path = _resolve(source)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    cls = transformers.AutoModelForCausalLM if num_labels is None else transformers.AutoModelForSequenceClassification
+    cls: Any = (
+        transformers.AutoModelForCausalLM if num_labels is None else transformers.AutoModelForSequenceClassification
+    )
     options: dict[str, Any] = {} if num_labels is None else {"num_labels": num_labels, "ignore_mismatched_sizes": True}
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)
@@ -122,11 +125,12 @@ def _initialise_head(head: dict[str, nn.Parameter], fresh: set[str]) -> None:
                 parameter.zero_()
 
 
-def fingerprint(model: nn.Module, exclude: set[str] = frozenset()) -> str:  # type: ignore[assignment]
+def fingerprint(model: nn.Module, exclude: Container[str] = ()) -> str:
     """First 16 hex digits of a SHA-256 over the configuration's shape and a sample of every base tensor."""
     digest = hashlib.sha256()
     config: Any = model.config
-    shape = {key: getattr(config, key, None) for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")}
+    keys = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
+    shape = {key: getattr(config, key, None) for key in keys}
     digest.update(json.dumps(shape, sort_keys=True).encode())
     for name, parameter in sorted(model.named_parameters()):
         if name in exclude:

@@ -145,7 +145,11 @@ def _read_json(path: Path, encoding: str) -> dict[str, Table]:
     keys = list(value) if isinstance(value, dict) else []
     ignored = [key for key in keys if key not in SPLIT_NAMES]
     if len(ignored) == len(keys):
-        found = f"an object with the keys {', '.join(keys[:8]) or 'none'}" if isinstance(value, dict) else "one value"
+        found = (
+            f"an object with the keys {', '.join(map(repr, keys[:8])) or 'none'}"
+            if isinstance(value, dict)
+            else "one value"
+        )
         raise DataError(
             f"{path} holds {found}; allowed: a list of rows, or {{split: rows}} with train, validation, test"
         )
