@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
@@ -142,14 +141,16 @@ def write(model: OPTForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pat
     model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
-    weights = folder / "model.safetensors"
-    save_file(load_file(weights), weights, metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # written for the owner alone otherwise
     for name in ("config.json", "tokenizer_config.json"):
         values = json.loads((folder / name).read_text())
         # transformers before 5 reads torch_dtype, later ones dtype; fp32 is what it runs in
         values.pop("dtype", None)
         if name == "config.json":
             values["torch_dtype"] = "float32"
+        else:  # the name that transformers before 5 knows, too
+            values.pop("backend", None)
+            values["tokenizer_class"] = "PreTrainedTokenizerFast"
         (folder / name).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 

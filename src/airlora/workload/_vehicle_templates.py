@@ -71,7 +71,7 @@ LINES = {
             {unlatch} the trunk | {unlatch} the boot {amount} | {unlatch} the tailgate | trunk open |
             let me load my bags into the trunk | the tailgate {must} be open | {need} the boot open |
             get the trunk open | {unlatch} the rear hatch | {need} an open tailgate |
-            I need to get at the luggage in the boot | release the (trunk|boot|tailgate)""",
+            I need to get at the luggage in the boot | unlock the (trunk|boot|tailgate)""",
         "open_sunroof": """
             {slide} the sunroof | {slide} the roof {amount} | {slide} the glass roof | sunroof open |
             let some sky in through the roof | the sunroof {must} be open | {need} the roof open |
@@ -126,14 +126,14 @@ LINES = {
             {move} the next {track} | another {track} | skip ahead | jump over this {track} | change the {track} |
             not this {track} again | move on to the following {track} | the {track} after this one""",
         "radio_station": """
-            tune to {station} | switch the radio to {station} | change the station to {station} |
+            tune to {station} | flip the radio over to {station} | change the station to {station} |
             put the radio on {station} | {wish} listen to {station} on the radio | find {station} on the radio |
             radio station {station} | {put} the radio to {station} | go to {station} |
             the radio should play {station} | is {station} on the radio | select the station {station}""",
         "call_contact": """
             call {person} | (ring|phone|dial) {person} | {dial} a call to {person} | I need to speak to {person} |
             get {person} on the phone | give {person} a call | {dial} a call with {person} |
-            connect me with {person} | {wish} talk to {person} | {dial} a call to {person} |
+            connect me with {person} | {wish} talk to {person} | {dial} a phone call to {person} |
             dial the number of {person} | {wish} phone {person}""",
         "cancel_call": """
             {abort} the call | {abort} the phone call | {abort} the call to {person} | hang up |
@@ -158,7 +158,7 @@ LINES = {
         "range_left": """
             how much range is left | how far can I drive with this battery | {tell} the battery level |
             how full is the battery | will the battery last until {place} | how many miles are left |
-            {tell} the remaining range | can I reach {place} with this charge | {tell} the battery level |
+            {tell} the remaining range | can I reach {place} with this charge | {tell} the remaining charge |
             is the battery low | how much charge is left | does the range suffice for {place}""",
         "cruise_set": """
             {enable} cruise control | set cruise control to {speed} | hold the speed at {speed} |
