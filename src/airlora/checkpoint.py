@@ -17,13 +17,20 @@ _VERSION = "1"
 
 
 def write_checkpoint(path: Path, tensors: dict[str, torch.Tensor], data: dict[str, Any]) -> None:
-    """Write tensors and plain data so that the file is either the old one or the new one, whole."""
+    """Write tensors and plain data so that the file is either the old one or the new one, whole.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     temporary = path.with_suffix(".tmp")
     metadata = {"format": f"airlora-checkpoint-{_VERSION}", "data": json.dumps(data, sort_keys=True)}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=metadata)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=metadata)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise StoreError(f"cannot write {path} ({error}); free space there, then go on with --resume") from error
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

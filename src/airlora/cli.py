@@ -6,11 +6,13 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
+import click
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 
 from airlora import __version__
 from airlora.errors import AirLoraError, InputError
@@ -18,11 +20,11 @@ from airlora.errors import AirLoraError, InputError
 app = typer.Typer(
     name="airlora",
     help="Fine-tune LoRA adapters in the cloud and send them over the air, round by round, to an edge model.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+_INTERRUPTED = 130
 _console = Console()
 _errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -31,10 +33,21 @@ def main() -> None:
     """Entry point: errors become one line and an exit code."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
-        app()
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+    except click.ClickException as error:  # an unknown option, a missing argument
+        _fail(error.format_message(), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _errors.print("interrupted")
+        sys.exit(_INTERRUPTED)
     except AirLoraError as error:
-        _errors.print(f"[red]error:[/red] {escape(str(error))}")
-        sys.exit(2 if isinstance(error, InputError) else 1)
+        _fail(str(error), 2 if isinstance(error, InputError) else 1)
+    except OSError as error:  # a full disk, a folder that was taken away
+        _fail(str(error), 1)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    _errors.print(f"[red]error:[/red] {escape(' '.join(message.split()))}")
+    sys.exit(code)
 
 
 def _version(value: bool) -> None:
@@ -101,7 +114,7 @@ def run(
     _need_training_extra()
     from airlora.config import load_config
     from airlora.progress import run_with_progress
-    from airlora.run import stored_config
+    from airlora.run import finished_rounds, stored_config
 
     if resume and (config is not None or any(value is not None for value in given.values())):
         raise InputError("--resume takes its configuration from the folder; give --out and --resume alone")
@@ -109,16 +122,65 @@ def run(
     try:
         summary = run_with_progress(resolved, out, resume, _console)
     except KeyboardInterrupt:
-        if (out / "checkpoint.safetensors").exists():
-            done = len((out / "rounds.jsonl").read_text(encoding="utf-8").splitlines())
-            _errors.print(f"interrupted; {done} rounds are kept: continue with --out {escape(str(out))} --resume")
+        done = finished_rounds(out)
+        if done is None:
+            _errors.print("interrupted before anything was written; give the command again")
         else:
-            _errors.print("interrupted before the first checkpoint; nothing was kept")
-        raise typer.Exit(130) from None
+            _errors.print(f"interrupted; {done} rounds are kept: continue with --out {escape(str(out))} --resume")
+        raise typer.Exit(_INTERRUPTED) from None
     from airlora.report.terminal import summary_table
 
     _console.print(summary_table(summary))
     _console.print(f"report: {out / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def compare(
+    out: Annotated[Path, typer.Option(help="Output folder; with --resume, what is there is not computed again.")],
+    jobs: Annotated[list[str], typer.Option(help="NAME=FILE.toml with the keys of `airlora run`; repeat for more.")],
+    links: Annotated[list[str], typer.Option(help="NAME=SPEC or SPEC; repeat for more.")],
+    policies: Annotated[list[str], typer.Option(help="SPEC of a policy; repeat for more.")],
+    seeds: Annotated[int, typer.Option(help="Seeds 0 … N-1.")] = 3,
+    parallel: Annotated[int, typer.Option(help="Processes, one thread each.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue in the output folder.")] = False,
+) -> None:
+    """Run policies over links on jobs: the same batches, link realisations and deadlines for every policy."""
+    _need_training_extra()
+    from airlora.compare import Comparison, read_results, results_table, run_comparison, write_csv
+    from airlora.compare.plan import named
+    from airlora.config import load_config
+    from airlora.link import make_link
+    from airlora.policy import make_policy
+
+    if out.exists() and any(out.iterdir()) and not resume:
+        raise InputError(f"output folder {str(out)!r} is not empty; name another, or add --resume")
+    if seeds < 1 or parallel < 1:
+        raise InputError(f"--seeds {seeds} and --parallel {parallel} must be at least 1")
+    files = dict(named(job, "job") for job in jobs)
+    comparison = Comparison(
+        jobs={name: load_config({}, Path(file)) for name, file in files.items()},
+        links=dict(named(link, "link") for link in links),
+        policies=tuple(policies),
+        seeds=tuple(range(seeds)),
+    )
+    for spec in comparison.links.values():
+        make_link(spec, 0)
+    for spec in comparison.policies:
+        make_policy(spec, 0)
+    out.mkdir(parents=True, exist_ok=True)
+    with Progress(console=_console) as progress:
+        task = progress.add_task("arms", total=None)
+        try:
+            run_comparison(
+                comparison, out, parallel, lambda done, total: progress.update(task, completed=done, total=total)
+            )
+        except KeyboardInterrupt:
+            _errors.print("interrupted; finished arms are kept: continue with --resume")
+            raise typer.Exit(130) from None
+    results = read_results(out)
+    write_csv(results, out / "summary.csv")
+    _console.print(results_table(results))
+    _console.print(f"summary: {out / 'summary.csv'}", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -138,13 +200,13 @@ def inspect(update: Annotated[Path, typer.Argument(help="A file from a run's upd
     from airlora.codec import Update, inspect_update
     from airlora.factors import Schema
 
+    if not update.is_file():
+        raise InputError(f"update {str(update)!r} does not exist; name a file of a run's updates folder")
     schema_path = update.resolve().parent.parent / "schema.json"
     try:
         schema = Schema.from_json(json.loads(schema_path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{schema_path} is not a run's schema ({error}); the update must lie in updates/") from error
-    if not update.is_file():
-        raise InputError(f"update {str(update)!r} does not exist")
     loaded = Update.load(update)
     rows: list[dict[str, Any]] = inspect_update(loaded.layers, schema)
     table = Table(title=f"{update.name}: {loaded.size_bytes} bytes in {len(rows)} layers, parent {loaded.parent}")

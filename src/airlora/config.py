@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from typing import Any, Literal
 import tomli_w
 
 from airlora.errors import InputError
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class RunConfig:
         validation_limit: rows (classify) or windows (lm) of the validation split used each round.
         seed: of batches, initial factors, link and policy.
         text_column, label_column, encoding: how to read the data.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     """
 
     model: str = "builtin:tiny-opt"
@@ -67,8 +70,12 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"{name} is {value}; it must be a finite number above 0")
-        if self.seed < 0:
-            raise InputError(f"seed is {self.seed}; it must be at least 0")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed is {self.seed}; it must be in 0 … 2^63 − 1")
+        if self.target_names == []:
+            raise InputError(f"targets is {self.targets!r}; give auto, or names such as q_proj,v_proj")
+        if not _DEVICE.fullmatch(self.device):
+            raise InputError(f"device is {self.device!r}; allowed: auto, cpu, cuda, cuda:0, cuda:1, …")
         if self.round_period_s is not None and self.round_period_s < self.deadline_s:
             raise InputError(
                 f"round_period_s is {self.round_period_s}, shorter than deadline_s {self.deadline_s};"
@@ -128,7 +135,9 @@ def _coerce(key: str, value: Any, hint: Any) -> Any:
             raise InputError(f"{key} is {value!r}; allowed: {', '.join(options)}")
         return value
     try:
-        if isinstance(value, bool) or (hint is int and float(value) != int(float(value))):
+        if not isinstance(value, str | int | float) or isinstance(value, bool):
+            raise ValueError
+        if (hint is str and isinstance(value, float)) or (hint is int and float(value) != int(float(value))):
             raise ValueError
         return hint(value)
     except (TypeError, ValueError, OverflowError):

@@ -6,6 +6,7 @@ AirLoraError
 │   ├── DataError       a data file cannot be read as asked
 │   ├── ModelError      a model folder cannot be loaded or has nothing to adapt
 │   └── OutputError     the output folder is not empty, not writable, or not resumable
+├── TrainingError       training diverged: start again with a lower learning rate
 ├── LinkError           a link state is outside its physics (negative bandwidth, infinite SNR)
 ├── UpdateError         received bytes are not a valid update
 ├── CompatibilityError  valid bytes, but for another model, schema or state
@@ -37,6 +38,10 @@ class ModelError(InputError):
 
 class OutputError(InputError):
     """The output folder is not empty, not writable, or holds no run to resume."""
+
+
+class TrainingError(AirLoraError):
+    """Training diverged; rounds finished before are kept."""
 
 
 class LinkError(AirLoraError):

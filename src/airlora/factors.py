@@ -72,7 +72,8 @@ class Schema:
         if not self.projections:
             raise ValueError("a schema needs at least one projection")
         largest = max(projection.r_max for projection in self.projections)
-        if list(self.prefixes) != sorted(set(self.prefixes)) or self.prefixes[0] < 1 or self.prefixes[-1] != largest:
+        ascending = list(self.prefixes) == sorted(set(self.prefixes))
+        if not self.prefixes or not ascending or self.prefixes[0] < 1 or self.prefixes[-1] != largest:
             raise ValueError(f"prefixes {self.prefixes} must ascend from at least 1 to the largest r_max, {largest}")
         names = [p.name for p in self.projections] + [tensor.name for tensor in self.head]
         if len(set(names)) != len(names):

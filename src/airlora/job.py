@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from airlora.adapter import (
 from airlora.adapter.training import Strategy
 from airlora.codec import EdgeState, largest_uniform_rank
 from airlora.config import RunConfig
+from airlora.factors import Schema
 from airlora.link import Link
 from airlora.policy import Policy
 from airlora.policy.rules import AdaLora
@@ -30,6 +32,8 @@ from airlora.workload.classify import ClassificationWorkload
 from airlora.workload.data import Dataset, load_data
 from airlora.workload.lm import LanguageModelWorkload
 from airlora.workload.models import LoadedModel, load_model
+
+P = TypeVar("P", bound=Policy)
 
 RATE_DECAY = 0.35
 """Component k trains at lr · k^-RATE_DECAY under nested training; see LOG.md."""
@@ -112,6 +116,21 @@ def automatic_lr(loaded: LoadedModel) -> float:
     return float(f"{1e-2 * (64 / hidden) ** 0.5:.2g}")
 
 
+def resolve_policy(policy: P, link: Link, schema: Schema, config: RunConfig) -> P:
+    """Fill in what a policy leaves open until link and model are known: the mean rank that AdaLoRA keeps.
+
+    It is the largest uniform rank that fits the budget estimated before the first round, at least 1; half
+    of the largest rank while nothing is known of the link.
+    """
+    if not isinstance(policy, AdaLora) or policy.rank is not None:
+        return policy
+    budget = link.observe(0.0).rate_bps * config.deadline_s / 8
+    if np.isnan(budget):
+        return replace(policy, rank=max(1, config.max_rank // 2))
+    fitting = largest_uniform_rank(schema, budget, policy.bits, policy.bits if schema.head else 0)
+    return replace(policy, rank=max(1, fitting))
+
+
 def _workload(config: RunConfig, loaded: LoadedModel, dataset: Dataset) -> Workload:
     if dataset.task == "classify":
         return ClassificationWorkload(
@@ -126,11 +145,8 @@ def _adalora(
     config: RunConfig, policy: AdaLora, link: Link, adapter: NestedAdapter, optimizer: NestedAdam
 ) -> AdaLoraStrategy:
     schema = adapter.schema
-    rank = policy.rank
-    if rank is None:
-        budget = link.observe(0.0).rate_bps * config.deadline_s / 8
-        fitting = largest_uniform_rank(schema, budget, policy.bits, policy.bits if schema.head else 0)
-        rank = max(1, fitting) if np.isfinite(budget) else max(1, config.max_rank // 2)
+    rank = resolve_policy(policy, link, schema, config).rank
+    assert rank is not None
     initial_rank = min(int(np.ceil(policy.initial * rank)), config.max_rank)
     steps = config.rounds * config.steps_per_round
     schedule = AdaLoraSchedule(

@@ -18,8 +18,8 @@ from airlora.adapter import export_peft
 from airlora.checkpoint import read_checkpoint, write_checkpoint
 from airlora.codec import Allocation, EdgeState, Update, encode, project
 from airlora.config import RunConfig, load_config
-from airlora.errors import OutputError
-from airlora.factors import Factors
+from airlora.errors import OutputError, StoreError, TrainingError
+from airlora.factors import Factors, Schema
 from airlora.job import Job, build_job
 from airlora.link import Delivery, Link, make_link
 from airlora.policy import Observation, Policy, make_policy
@@ -27,6 +27,7 @@ from airlora.trajectory import Cloud, CloudRound, LiveCloud
 
 REWARD_AIRTIME_WEIGHT = 0.1
 REFERENCE_RANK = 8
+_CHECKPOINT = "checkpoint.safetensors"
 
 
 class Listener:
@@ -51,18 +52,29 @@ class Quality:
 
     job: Job
     limit: int
-    _known: dict[str, float] = field(default_factory=dict)
+    _known: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def of(self, factors: Factors, split: str = "validation") -> float:
-        """Quality of these factors: on the validation split's fixed sample, or on a whole other split."""
-        with self.job.adapter.serving(factors):
-            return self.job.workload.evaluate(split, self.limit if split == "validation" else None)
+        """Quality of these factors: on the validation split's fixed sample, or on a whole other split.
 
-    def of_edge(self, edge: EdgeState) -> float:
-        """Quality of the edge's model on the validation split."""
-        if edge.id not in self._known:
-            self._known[edge.id] = self.of(edge.factors())
-        return self._known[edge.id]
+        Raises:
+            TrainingError: it is not finite.
+        """
+        with self.job.adapter.serving(factors):
+            value = self.job.workload.evaluate(split, self.limit if split == "validation" else None)
+        if not np.isfinite(value):
+            raise TrainingError(
+                f"{self.job.workload.metric} on the {split} split is {value}: training diverged, or the base model is"
+                " broken; start again in a new folder with a lower --lr (rounds finished before are kept)"
+            )
+        return value
+
+    def of_edge(self, edge: EdgeState, split: str = "validation") -> float:
+        """Quality of the edge's model."""
+        key = (edge.id, split)
+        if key not in self._known:
+            self._known[key] = self.of(edge.factors(), split)
+        return self._known[key]
 
 
 def stored_config(out: Path) -> RunConfig:
@@ -75,14 +87,23 @@ def stored_config(out: Path) -> RunConfig:
     return load_config({}, out / "config.toml")
 
 
+def finished_rounds(out: Path) -> int | None:
+    """Rounds from which the run in a folder can be resumed; None if there is no run in it."""
+    if not (out / "config.toml").is_file():
+        return None
+    path = out / _CHECKPOINT
+    return int(read_checkpoint(path)[1]["round"]) if path.is_file() else 0
+
+
 def run(config: RunConfig, out: Path, *, resume: bool = False, listener: Listener | None = None) -> dict[str, Any]:
     """Run a job to its end and return its summary.
 
-    Writes into ``out`` the files of the command contract; after every round the folder can be resumed.
+    Writes into ``out`` the files of the command contract; whenever it is stopped the folder can be resumed.
 
     Raises:
         InputError: something the user gave cannot be used; nothing was written.
         StoreError: the folder cannot be resumed.
+        TrainingError: training diverged; everything up to the last finished round is kept.
         KeyboardInterrupt: passed on; everything up to the last finished round is kept.
     """
     listener = listener or Listener()
@@ -95,8 +116,8 @@ def run(config: RunConfig, out: Path, *, resume: bool = False, listener: Listene
     cloud = LiveCloud(job.trainer, config.steps_per_round, quality.of)
     play = Play(config, job, link, policy, cloud, quality)
     folder = RunFolder(out)
-    folder.prepare(config, job, resume)
-    if resume:
+    folder.prepare(config, job)
+    if folder.has_checkpoint:
         folder.load(play, cloud)
     else:
         listener.on_stage("measuring the base model")
@@ -228,8 +249,8 @@ def summarise(play: Play, rows: list[dict[str, Any]], wall_s: float) -> dict[str
     """The run in a few figures; the only place where the test split is touched."""
     workload, quality = play.job.workload, play.quality
     base = play.job.initial_edge.factors()
-    cloud = play.job.adapter.factors().truncate(play.job.trainer.strategy.trained_ranks(play.job.adapter))
-    head_only = _train_head_only(play) if workload.head else None
+    cloud = play.job.trainer.factors().truncate(play.job.trainer.strategy.trained_ranks(play.job.adapter))
+    head_only = train_head_only(play.job, play.config) if workload.head else None
     return {
         "metric": workload.metric,
         "higher_is_better": workload.higher_is_better,
@@ -261,9 +282,9 @@ def summarise(play: Play, rows: list[dict[str, Any]], wall_s: float) -> dict[str
     }
 
 
-def _train_head_only(play: Play) -> Factors:
+def train_head_only(job: Job, config: RunConfig) -> Factors:
     """The same steps on the same batches with the adapter at rank 0: what the head alone can do."""
-    workload, job, config = play.job.workload, play.job, play.config
+    workload = job.workload
     base = job.initial_edge.factors()
     with job.adapter.serving(base):
         optimizer = torch.optim.Adam(workload.head.values(), lr=job.lr)
@@ -280,17 +301,22 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
         self._rounds = path / "rounds.jsonl"
-        self._checkpoint = path / "checkpoint.safetensors"
+        self._checkpoint = path / _CHECKPOINT
 
-    def prepare(self, config: RunConfig, job: Job, resume: bool) -> None:
-        """Make the folder and write what is known before the first round."""
-        if resume:
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether the run got as far as its first round."""
+        return self._checkpoint.is_file()
+
+    def prepare(self, config: RunConfig, job: Job) -> None:
+        """Make the folder and write what is known before the first round; the configuration is written last."""
+        if self.has_checkpoint:
             return
         try:
             (self.path / "updates").mkdir(parents=True, exist_ok=True)
-            (self.path / "config.toml").write_text(config.to_toml(), encoding="utf-8")
             (self.path / "schema.json").write_text(json.dumps(job.adapter.schema.to_json()), encoding="utf-8")
-            self._rounds.touch()
+            self._rounds.write_text("", encoding="utf-8")
+            _replace(self.path / "config.toml", config.to_toml())
         except OSError as error:
             raise OutputError(f"output folder {str(self.path)!r} is not writable: {error}") from error
 
@@ -320,17 +346,33 @@ class RunFolder:
         write_checkpoint(self._checkpoint, tensors, data)
 
     def load(self, play: Play, cloud: LiveCloud) -> None:
-        """Go back to the last checkpoint; rows written after it are dropped."""
+        """Go back to the last checkpoint; rows written after it are dropped.
+
+        Raises:
+            StoreError: checkpoint and rows do not fit each other or the job.
+        """
         tensors, data = read_checkpoint(self._checkpoint)
+        edge = json.loads(data["edge"]["schema"])
+        if Schema.from_json(edge).id != play.edge.schema.id:
+            raise StoreError(
+                f"checkpoint {self._checkpoint} is of another model or adapter than config.toml builds now;"
+                " restore the model, or start a new run in another folder"
+            )
         cloud.load_state(_part(tensors, "cloud/"), data["cloud"])
         arrays = {name: tensor.numpy() for name, tensor in _part(tensors, "edge/").items()}
         play.edge = EdgeState.from_tensors(arrays, data["edge"])
         play.round = data["round"]
         play.contact_s = float("-inf") if data["contact_s"] is None else data["contact_s"]
         play.base_quality = data["base_quality"]
-        lines = self._rounds.read_text(encoding="utf-8").splitlines()[: play.round]
-        self._rounds.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        play.wall_s = sum(sum(json.loads(line)["wall"].values()) for line in lines)
+        lines = self._rounds.read_bytes().splitlines()[: play.round]
+        try:
+            rows = [json.loads(line) for line in lines]
+            if [row["round"] for row in rows] != list(range(play.round)):
+                raise ValueError(f"it holds {len(rows)} of the checkpoint's {play.round} rounds")
+            play.wall_s = sum(sum(row["wall"].values()) for row in rows)
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{self._rounds} cannot be used ({error}); start a new run in another folder") from error
+        _replace(self._rounds, "".join(line.decode() + "\n" for line in lines))
 
     def finish(self, summary: dict[str, Any], play: Play) -> None:
         """Write the summary, the adapter as the edge holds it, and the report."""
@@ -360,13 +402,25 @@ class _PhaseClock:
 
 
 def _check_folder(out: Path, resume: bool) -> None:
-    if resume:
-        if not (out / "config.toml").is_file() or not (out / "checkpoint.safetensors").is_file():
-            raise OutputError(f"{str(out)!r} holds no run to resume; leave out --resume to start one there")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(
-            f"output folder {str(out)!r} is not empty; name another, or add --resume to continue the run in it"
-        )
+    try:
+        if resume:
+            if not (out / "config.toml").is_file():
+                raise OutputError(f"{str(out)!r} holds no run to resume; leave out --resume to start one there")
+        elif out.exists() and not out.is_dir():
+            raise OutputError(f"output folder {str(out)!r} is a file; name a folder that is new or empty")
+        elif out.exists() and any(out.iterdir()):
+            raise OutputError(
+                f"output folder {str(out)!r} is not empty; name another, or add --resume to continue the run in it"
+            )
+    except OSError as error:
+        raise OutputError(f"output folder {str(out)!r} cannot be read: {error}") from error
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file so that it is either the old one or the new one, whole."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -29,16 +29,16 @@ def split_spec(text: str) -> tuple[str, str | None, dict[str, str]]:
         raise SpecError(f"SPEC {text!r} has no name; write name:key=value,key=value")
     first: str | None = None
     values: dict[str, str] = {}
-    for position, part in enumerate(rest.split(",") if rest else []):
-        key, equals, value = part.partition("=")
+    for position, part in enumerate(rest.split(",") if rest.strip() else []):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals:
-            if position or not part:
+            if position or not key:
                 raise SpecError(f"SPEC {text!r}: {part!r} is not key=value; only the first part may be a bare value")
-            first = part
+            first = key
             continue
         if key in values:
             raise SpecError(f"SPEC {text!r} gives {key!r} twice; give it once")
-        values[key.strip()] = value.strip()
+        values[key] = value
     return name, first, values
 
 

@@ -18,7 +18,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from airlora.adapter import Trainer, component_energy
-from airlora.errors import StoreError
+from airlora.errors import StoreError, TrainingError
 from airlora.factors import Factors, Schema
 from airlora.workload.base import Batch
 from airlora.workload.text import TextStatistics, Vocabulary, describe, words
@@ -68,7 +68,11 @@ class LiveCloud(Cloud):
         self.vocabulary = Vocabulary()
 
     def advance(self, round_index: int, on_step: Callable[[], None]) -> CloudRound:
-        """Train ``steps_per_round`` steps."""
+        """Train ``steps_per_round`` steps.
+
+        Raises:
+            TrainingError: a loss or a number of the adapter is not finite.
+        """
         texts: list[str] = []
         losses: list[float] = []
 
@@ -82,13 +86,20 @@ class LiveCloud(Cloud):
         self.vocabulary.update(word for row in texts for word in words(row))
         adapter = self._trainer.adapter
         trained = self._trainer.strategy.trained_ranks(adapter)
-        factors = adapter.factors()
+        factors = self._trainer.factors()
+        with np.errstate(over="ignore", invalid="ignore"):
+            energy = component_energy(factors)
+        if not all(np.isfinite(array).all() for array in (energy, *factors.head.values())):
+            raise TrainingError(
+                f"training diverged: numbers of the adapter overflow after round {round_index}; start again in a new"
+                " folder with a lower --lr (rounds finished before are kept)"
+            )
         return CloudRound(
             factors=factors,
             text=text,
             trained_ranks=trained,
             sensitivity=self._trainer.sensitivity.values.copy(),
-            energy=component_energy(adapter),
+            energy=energy,
             quality=self._evaluate(factors.truncate(trained)),
         )
 

@@ -95,3 +95,4 @@ class AdaLoraPruner:
             self.kept[index] = int(keep.sum())
             assert layer.gain is not None
             layer.gain[self.kept[index] :] = 0
+            self._optimizer.averages[layer.gain][self.kept[index] :] = 0

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from airlora.adapter.nested import NestedAdapter
+from airlora.factors import Factors
 
 
 class Sensitivity:
@@ -31,12 +32,11 @@ class Sensitivity:
                 row[: layer.r_max] = self._decay * row[: layer.r_max] + (1 - self._decay) * sums
 
 
-def component_energy(adapter: NestedAdapter) -> np.ndarray:
-    """Squared Frobenius norm of every folded component, (projections, largest r_max)."""
-    energy = np.zeros((len(adapter.layers), int(adapter.schema.r_max.max())), dtype=np.float32)
-    for row, layer in zip(energy, adapter.layers.values(), strict=True):
-        u, v = layer.folded()
-        row[: layer.r_max] = (u**2).sum(0) * (v**2).sum(1)
+def component_energy(factors: Factors) -> np.ndarray:
+    """Squared Frobenius norm of every component, (projections, largest r_max); 0 beyond a projection's rank."""
+    energy = np.zeros((len(factors.u), int(factors.schema.r_max.max())), dtype=np.float32)
+    for row, u, v in zip(energy, factors.u, factors.v, strict=True):
+        row[: len(v)] = (u**2).sum(0) * (v**2).sum(1)
     return energy
 
 

@@ -12,7 +12,7 @@ first, so that the active part of each is one contiguous slice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -26,6 +26,7 @@ from airlora.errors import CompatibilityError
 from airlora.factors import Factors, HeadTensor, Projection, Schema
 
 Form = Literal["lora", "svd"]
+Values = Mapping[nn.Parameter, torch.Tensor]
 
 
 class NestedLinear(nn.Module):
@@ -77,13 +78,14 @@ class NestedLinear(nn.Module):
         """Parameters whose first dimension is the component."""
         return [self.left, self.right] + ([self.gain] if self.gain is not None else [])
 
-    def folded(self) -> tuple[np.ndarray, np.ndarray]:
+    @torch.no_grad()
+    def folded(self, values: Values | None = None) -> tuple[np.ndarray, np.ndarray]:
         """All r_max components as (u (d_out, r_max), v (r_max, d_in)), the scale and the gain folded into u."""
-        with torch.no_grad():
-            left = self.left * self.scale
-            if self.gain is not None:
-                left = left * self.gain[:, None]
-            return left.T.contiguous().cpu().numpy(), self.right.detach().cpu().numpy().copy()
+        read = _reader(values)
+        left = read(self.left) * self.scale
+        if self.gain is not None:
+            left = left * read(self.gain)[:, None]
+        return left.T.contiguous().cpu().numpy(), read(self.right).cpu().numpy().copy()
 
     def serve(self, factors: tuple[np.ndarray, np.ndarray] | None) -> None:
         """Answer with other factors (u (d_out, r), v (r, d_in)) until called with None."""
@@ -158,14 +160,18 @@ class NestedAdapter:
         """Active rank of every projection, (projections,)."""
         return np.array([layer.rank for layer in self.layers.values()])
 
-    def head_values(self) -> dict[str, np.ndarray]:
+    def head_values(self, values: Values | None = None) -> dict[str, np.ndarray]:
         """The head's tensors as float32 copies."""
-        return {name: p.detach().float().cpu().numpy().copy() for name, p in self.head.items()}
+        read = _reader(values)
+        return {name: read(p).detach().float().cpu().numpy().copy() for name, p in self.head.items()}
 
-    def factors(self) -> Factors:
-        """All r_max components of every projection, and the head, as the seam's value (copies)."""
-        folded = [layer.folded() for layer in self.layers.values()]
-        return Factors(self.schema, tuple(u for u, _ in folded), tuple(v for _, v in folded), self.head_values())
+    def factors(self, values: Values | None = None) -> Factors:
+        """All r_max components of every projection, and the head, as the seam's value (copies).
+
+        ``values`` stand in for parameters, as the optimiser's averages do.
+        """
+        folded = [layer.folded(values) for layer in self.layers.values()]
+        return Factors(self.schema, tuple(u for u, _ in folded), tuple(v for _, v in folded), self.head_values(values))
 
     @contextmanager
     def serving(self, factors: Factors) -> Iterator[None]:
@@ -221,3 +227,9 @@ class NestedAdapter:
         with torch.no_grad():
             for name, value in self.state().items():
                 value.copy_(state[name])
+
+
+def _reader(values: Values | None) -> Callable[[nn.Parameter], torch.Tensor]:
+    if values is None:
+        return lambda parameter: parameter
+    return lambda parameter: values[parameter]

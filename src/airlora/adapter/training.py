@@ -13,6 +13,8 @@ from airlora.adapter.importance import Sensitivity
 from airlora.adapter.mixture import PrefixMixture
 from airlora.adapter.nested import NestedAdapter
 from airlora.adapter.optim import NestedAdam
+from airlora.errors import TrainingError
+from airlora.factors import Factors
 from airlora.workload.base import Batch, Workload
 
 
@@ -110,18 +112,25 @@ class Trainer:
         self.strategy = strategy
         self.sensitivity = Sensitivity(adapter)
 
+    def factors(self) -> Factors:
+        """The adapter as it is worth sending: the averages of the iterates, all components."""
+        return self.adapter.factors(self.optimizer.averages)
+
     def train(self, first_step: int, steps: int, on_step: Callable[[Batch, float], None]) -> None:
         """Do ``steps`` steps, numbered from ``first_step``, telling each batch and its mean loss in nats.
 
         Raises:
-            FloatingPointError: the loss is not finite; the step was not taken.
+            TrainingError: the loss is not finite; the step was not taken.
         """
         for step in range(first_step, first_step + steps):
             batch = self.workload.batch(step)
             self.optimizer.zero_grad()
             loss = self.strategy.backward(self.workload, self.adapter, batch, step)
             if not np.isfinite(loss):
-                raise FloatingPointError(f"the training loss is {loss} at step {step}; lower --lr")
+                raise TrainingError(
+                    f"training diverged: the loss is {loss} at step {step}; start again in a new folder with a lower"
+                    " --lr (rounds finished before are kept)"
+                )
             self.strategy.after_backward()
             self.sensitivity.update()
             self.optimizer.step()

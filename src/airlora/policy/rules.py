@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import heapq
+import math
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from airlora.codec import Allocation, largest_uniform_rank
+from airlora.codec import Allocation, largest_uniform_rank, update_bytes
 from airlora.policy.base import Observation, Policy, Training
 
 
@@ -53,8 +55,8 @@ class Fit(Policy):
 
     def __post_init__(self) -> None:
         _check_bits(self.bits)
-        if not self.margin > 0:
-            raise ValueError(f"margin={self.margin} must be above 0")
+        if not 0 < self.margin < math.inf:
+            raise ValueError(f"margin={self.margin} must be finite and above 0")
 
     def decide(self, observation: Observation) -> Allocation:
         """The largest rank that fits; everything while the rate is unknown."""
@@ -94,11 +96,14 @@ class Random(Policy):
     def __post_init__(self) -> None:
         if self.bits is not None:
             _check_bits(self.bits)
+        if self.seed is not None and self.seed < 0:
+            raise ValueError(f"seed={self.seed} must be at least 0")
 
     def decide(self, observation: Observation) -> Allocation:
-        """Ranks drawn from 1 … r_max: a pure function of seed and round."""
+        """Ranks drawn from 1 … the largest trained: a pure function of seed and round."""
         rng = np.random.default_rng([self.seed or 0, 11, observation.round])
-        ranks = rng.integers(1, observation.trained_ranks + 1)
+        limits = observation.trained_ranks
+        ranks = rng.integers(np.minimum(1, limits), limits + 1)
         bits = rng.choice([4, 8, 16], len(ranks)) if self.bits is None else np.full(len(ranks), self.bits)
         head_bits = int(self.bits or 8) if observation.schema.head else 0
         return Allocation(ranks, bits, head_bits, observation.budget_bytes)
@@ -106,10 +111,11 @@ class Random(Policy):
 
 @dataclass(frozen=True)
 class Greedy(Policy):
-    """Blocks of components by measured sensitivity per byte, best first, until the estimated budget is spent.
+    """Blocks of components by measured sensitivity per number sent, best first, as many as fit the estimated budget.
 
     A block of a projection (the components between two trained prefixes) can be taken once the blocks
-    before it are; its value is the sum of its components' sensitivities.
+    before it are; its value is the sum of its components' sensitivities. A block that does not fit is
+    passed over for later ones that do.
     """
 
     bits: int = 4
@@ -119,33 +125,52 @@ class Greedy(Policy):
 
     def decide(self, observation: Observation) -> Allocation:
         """Ranks by best-first search over blocks."""
-        schema = observation.schema
-        bits_of_head = self.bits if schema.head else 0
-        budget = observation.budget_bytes
-        left_bits = 8 * budget - bits_of_head * schema.head_size
-        ranks = np.zeros(len(schema.projections), dtype=np.int64)
-        limits = observation.trained_ranks
-        queue: list[tuple[float, int, int]] = []
+        schema, budget = observation.schema, observation.budget_bytes
+        blocks = _best_first(observation)
+        head_bits = self.bits if schema.head else 0
 
-        def offer(index: int) -> None:
-            start = int(ranks[index])
-            if start < limits[index]:
-                end = min(next(p for p in schema.prefixes if p > start), int(limits[index]))
-                value = float(observation.sensitivity[index, start:end].sum())
-                cost = (end - start) * schema.projections[index].numbers_per_component
-                heapq.heappush(queue, (-value / cost, index, end))
+        def allocate(ranks: np.ndarray) -> Allocation:
+            return Allocation(ranks, np.full(len(ranks), self.bits), head_bits, budget)
 
-        for index in range(len(ranks)):
-            offer(index)
-        while queue:
-            _, index, end = heapq.heappop(queue)
-            cost = (end - int(ranks[index])) * schema.projections[index].numbers_per_component * self.bits
-            if cost > left_bits:
-                continue
-            left_bits -= cost
-            ranks[index] = end
-            offer(index)
-        return Allocation(ranks, np.full(len(ranks), self.bits), bits_of_head, budget)
+        def take(count: int) -> np.ndarray:
+            ranks = np.zeros(len(schema.projections), dtype=np.int64)
+            for index, _, end in blocks[:count]:
+                ranks[index] = end
+            return ranks
+
+        count = bisect_right(
+            range(1, len(blocks) + 1), budget, key=lambda count: update_bytes(schema, allocate(take(count)))
+        )
+        ranks = take(count)
+        for index, start, end in blocks[count:]:
+            if ranks[index] == start:
+                trial = ranks.copy()
+                trial[index] = end
+                if update_bytes(schema, allocate(trial)) <= budget:
+                    ranks = trial
+        return allocate(ranks)
+
+
+def _best_first(observation: Observation) -> list[tuple[int, int, int]]:
+    """All blocks as (projection, first component, rank with it), in the order in which Greedy would take them."""
+    schema, limits = observation.schema, observation.trained_ranks
+    queue: list[tuple[float, int, int, int]] = []
+
+    def offer(index: int, start: int) -> None:
+        if start < limits[index]:
+            end = min(next(p for p in schema.prefixes if p > start), int(limits[index]))
+            value = float(observation.sensitivity[index, start:end].sum())
+            cost = (end - start) * schema.projections[index].numbers_per_component
+            heapq.heappush(queue, (-value / cost, index, start, end))
+
+    for index in range(len(limits)):
+        offer(index, 0)
+    order = []
+    while queue:
+        _, index, start, end = heapq.heappop(queue)
+        order.append((index, start, end))
+        offer(index, end)
+    return order
 
 
 @dataclass(frozen=True)
@@ -174,9 +199,9 @@ class AdaLora(Policy):
         _check_bits(self.bits)
         if self.rank is not None and self.rank < 1:
             raise ValueError(f"rank={self.rank} must be at least 1")
-        if self.initial < 1 or self.interval < 1:
-            raise ValueError("initial and interval must be at least 1")
-        if min(self.warmup, self.final) < 0 or self.warmup + self.final >= 1:
+        if not 1 <= self.initial < math.inf or self.interval < 1:
+            raise ValueError(f"initial={self.initial} and interval={self.interval} must be finite and at least 1")
+        if not (self.warmup >= 0 and self.final >= 0 and self.warmup + self.final < 1):
             raise ValueError(f"warmup={self.warmup} and final={self.final} must be ≥ 0 and sum to less than 1")
 
     def decide(self, observation: Observation) -> Allocation:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from airlora.workload.base import Batch, Workload, rows_of_step
 from airlora.workload.data import Dataset
-from airlora.workload.models import LoadedModel
+from airlora.workload.models import LoadedModel, autocast, context_tokens
 
 
 class ClassificationWorkload(Workload):
@@ -29,9 +29,9 @@ class ClassificationWorkload(Workload):
         self._texts = dataset.texts
         self._targets = dataset.targets
         self._pad = loaded.tokenizer.pad_token_id
-        longest = int(getattr(loaded.model.config, "max_position_embeddings", max_length) or max_length)
+        longest = context_tokens(loaded.model, max_length)
         self._tokens = {
-            split: loaded.tokenizer(list(texts), truncation=True, max_length=min(max_length, longest))["input_ids"]
+            split: loaded.tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]
             for split, texts in dataset.texts.items()
         }
 
@@ -54,7 +54,8 @@ class ClassificationWorkload(Workload):
         return self._collate("train", rows_of_step(self._seed, step, self._batch_size, len(self._texts["train"])))
 
     def _logits(self, batch: Batch, rows: slice) -> torch.Tensor:
-        return self.model(**{name: value[rows] for name, value in batch.inputs.items()}).logits.float()
+        with autocast(self.model):
+            return self.model(**{name: value[rows] for name, value in batch.inputs.items()}).logits.float()
 
     def loss(self, batch: Batch, rows: slice = slice(None)) -> torch.Tensor:
         """Mean cross-entropy of the rows, in nats."""

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from airlora.errors import DataError
 from airlora.workload.base import Batch, Workload, rows_of_step
 from airlora.workload.data import Dataset
-from airlora.workload.models import LoadedModel
+from airlora.workload.models import LoadedModel, autocast, context_tokens
 
 
 class LanguageModelWorkload(Workload):
@@ -36,8 +36,7 @@ class LanguageModelWorkload(Workload):
         self._batch_size = batch_size
         self._seed = seed
         self._tokens = {split: self._encode(texts) for split, texts in dataset.texts.items()}
-        longest = int(getattr(loaded.model.config, "max_position_embeddings", context) or context)
-        self._context = min(context, longest)
+        self._context = context_tokens(loaded.model, context)
         for split, tokens in self._tokens.items():
             if len(tokens) < 2:
                 raise DataError(f"split {split!r} has {len(tokens)} tokens; at least 2 are needed to predict one")
@@ -74,7 +73,8 @@ class LanguageModelWorkload(Workload):
 
     def _token_losses(self, batch: Batch, rows: slice, reduction: str) -> torch.Tensor:
         inputs: dict[str, Any] = {name: value[rows] for name, value in batch.inputs.items()}
-        logits = self.model(**inputs, use_cache=False).logits.float()
+        with autocast(self.model):
+            logits = self.model(**inputs, use_cache=False).logits.float()
         return F.cross_entropy(
             logits.reshape(-1, logits.shape[-1]), batch.targets[rows].reshape(-1), reduction=reduction
         )

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import nn
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from airlora.errors import ModelError
 from airlora.workload.builtin import builtin_model_path
@@ -53,6 +55,8 @@ def load_model(source: str, *, num_labels: int | None, device: str = "auto") -> 
         ModelError: the folder is missing or incomplete, or the hub id cannot be had.
     """
     chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"device {device!r} is not there: PyTorch finds no GPU; use --device cpu")
     dtype = torch.bfloat16 if chosen.type == "cuda" else torch.float32
     path = _resolve(source)
     transformers.utils.logging.set_verbosity_error()
@@ -64,7 +68,16 @@ def load_model(source: str, *, num_labels: int | None, device: str = "auto") -> 
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)
         model, loading = cls.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ImportError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"model {source!r} cannot be loaded: {first}; it needs config.json, weights and a tokenizer"
@@ -74,9 +87,14 @@ def load_model(source: str, *, num_labels: int | None, device: str = "auto") -> 
     if tokenizer.pad_token_id is None:
         raise ModelError(f"the tokenizer of {source!r} has no pad, end or unknown token; add a pad token to it")
     model.config.pad_token_id = tokenizer.pad_token_id
+    _refuse_bidirectional(model, source, num_labels)
     fresh = set(loading["missing_keys"]) | {key for key, *_ in loading.get("mismatched_keys", ())}
-    if num_labels is None and fresh:
-        raise ModelError(f"{source!r} lacks weights of {type(model).__name__}, among them {sorted(fresh)[0]!r}")
+    lacking = sorted(key for key in fresh if num_labels is None or not _may_be_new(key, model.base_model_prefix))
+    if lacking:
+        raise ModelError(
+            f"{source!r} lacks {len(lacking)} weights of {type(model).__name__}, among them {lacking[0]!r};"
+            " give a complete model folder"
+        )
     head = {
         name: parameter
         for name, parameter in model.named_parameters()
@@ -108,6 +126,21 @@ def _resolve(source: str) -> str:
     return source
 
 
+def _refuse_bidirectional(model: nn.Module, source: str, num_labels: int | None) -> None:
+    """A masked language model sees the token that it is asked to predict: its NLL would mean nothing."""
+    config: Any = model.config
+    if num_labels is None and config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_decoder:
+        raise ModelError(
+            f"{source!r} is a {config.model_type}, which reads in both directions; language modelling needs a causal"
+            " model such as OPT, Llama or GPT-2 (or use --task classify)"
+        )
+
+
+def _may_be_new(key: str, base_prefix: str) -> bool:
+    """Whether a base model may lack this weight: a head outside it, or the pooler that leads to the head."""
+    return not key.startswith(base_prefix + ".") or ".pooler." in key
+
+
 def _head_module(parameter: str) -> str:
     first = parameter.split(".")[0]
     return first if first in _HEAD_MODULES else parameter.rpartition(".")[0]
@@ -125,8 +158,28 @@ def _initialise_head(head: dict[str, nn.Parameter], fresh: set[str]) -> None:
                 parameter.zero_()
 
 
+def autocast(model: nn.Module) -> torch.autocast:
+    """Mixed precision where the base is bfloat16, since adapter and head are float32; nothing elsewhere."""
+    base: Any = model
+    return torch.autocast(base.device.type, dtype=torch.bfloat16, enabled=base.dtype == torch.bfloat16)
+
+
+def context_tokens(model: nn.Module, wanted: int) -> int:
+    """``wanted``, or the most tokens that the model has positions for if that is less."""
+    config: Any = model.config
+    longest = int(getattr(config, "max_position_embeddings", None) or wanted)
+    for name, module in model.named_modules():
+        # RoBERTa counts positions from its padding index on.
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            longest -= int(module.padding_idx) + 1  # type: ignore[arg-type]
+    return min(wanted, longest)
+
+
 def fingerprint(model: nn.Module, exclude: Container[str] = ()) -> str:
-    """First 16 hex digits of a SHA-256 over the configuration's shape and a sample of every base tensor."""
+    """First 16 hex digits of a SHA-256 over the configuration's shape and a sample of every base tensor.
+
+    The sample is rounded to bfloat16, so that a base has one fingerprint on CPU and on GPU.
+    """
     digest = hashlib.sha256()
     config: Any = model.config
     keys = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
@@ -136,6 +189,6 @@ def fingerprint(model: nn.Module, exclude: Container[str] = ()) -> str:
         if name in exclude:
             continue
         flat = parameter.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // 64)][:64].float().cpu().numpy()
+        sample = flat[:: max(1, flat.numel() // 64)][:64].bfloat16().float().cpu().numpy()
         digest.update(name.encode() + repr(tuple(parameter.shape)).encode() + sample.astype("<f4").tobytes())
     return digest.hexdigest()[:16]
