@@ -82,6 +82,7 @@ def load_model(source: str, *, num_labels: int | None, device: str = "auto") -> 
         raise ModelError(
             f"model {source!r} cannot be loaded: {first}; it needs config.json, weights and a tokenizer"
         ) from error
+    _check_tokenizer(tokenizer, model, source, Path(path))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token_id is None:
@@ -124,6 +125,18 @@ def _resolve(source: str) -> str:
     if path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise ModelError(f"model {source!r} is not a folder; give builtin:NAME, a Transformers folder or a hub id")
     return source
+
+
+def _check_tokenizer(tokenizer: Any, model: Any, source: str, folder: Path) -> None:
+    """Refuse a tokenizer that Transformers made up, as it does where a folder has none, or that is another model's."""
+    files = {"tokenizer.json", "tokenizer.model", *tokenizer.vocab_files_names.values()}
+    if folder.is_dir() and tokenizer.vocab_files_names and not any((folder / name).is_file() for name in files):
+        raise ModelError(f"{source!r} has no tokenizer; put one of these files there: {', '.join(sorted(files))}")
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"the tokenizer of {source!r} has {len(tokenizer)} tokens, the model {rows}; give it its own"
+        )
 
 
 def _refuse_bidirectional(model: nn.Module, source: str, num_labels: int | None) -> None:
@@ -171,7 +184,7 @@ def context_tokens(model: nn.Module, wanted: int) -> int:
     for name, module in model.named_modules():
         # RoBERTa counts positions from its padding index on.
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            longest -= int(module.padding_idx) + 1  # type: ignore[arg-type]
+            longest -= int(module.padding_idx) + 1
     return min(wanted, longest)
 
 
