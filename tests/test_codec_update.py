@@ -118,8 +118,18 @@ def test_a_lost_layer_comes_first_in_its_class_in_the_next_round() -> None:
     for layer in first.layers[:-2]:
         edge = edge.apply(layer)
     again = [row["names"] for row in inspect_update(encode(factors, edge, allocation, 1).layers, schema)]
-    heads = sum("weight" in name for name in names)
-    assert again[heads:] == names[-2:] + names[heads:-2]
+    assert again == names[-2:] + names[:-2]
+
+
+def test_a_head_larger_than_the_budget_does_not_starve_the_components() -> None:
+    schema = model_schema()
+    edge, factors = blank_edge(schema), random_factors(schema)
+    head_bytes = update_bytes(schema, uniform(schema, 0, 16, 16))
+    allocation = uniform(schema, 1, 16, 16, budget_bytes=0.8 * head_bytes)
+    for round_index in range(10):
+        edge = deliver(edge, encode(factors, edge, allocation, round_index))
+    assert edge.active_ranks.min() == 1
+    assert edge.head_rounds.min() >= 0
 
 
 def test_no_block_is_sent_on_a_projection_whose_lower_block_is_left_out() -> None:

@@ -364,13 +364,13 @@ class RunFolder:
         play.round = data["round"]
         play.contact_s = float("-inf") if data["contact_s"] is None else data["contact_s"]
         play.base_quality = data["base_quality"]
-        lines = self._rounds.read_bytes().splitlines()[: play.round]
         try:
+            lines = self._rounds.read_bytes().splitlines()[: play.round]
             rows = [json.loads(line) for line in lines]
             if [row["round"] for row in rows] != list(range(play.round)):
                 raise ValueError(f"it holds {len(rows)} of the checkpoint's {play.round} rounds")
             play.wall_s = sum(sum(row["wall"].values()) for row in rows)
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{self._rounds} cannot be used ({error}); start a new run in another folder") from error
         _replace(self._rounds, "".join(line.decode() + "\n" for line in lines))
 

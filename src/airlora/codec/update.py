@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,9 @@ class Update:
 def encode(factors: Factors, edge: EdgeState, allocation: Allocation, round_index: int) -> Update:
     """Encode what the allocation asks for. Pure: equal arguments give equal bytes, and nothing is changed.
 
-    Within a priority class, pieces that the edge received longest ago come first. Layers beyond the allocation's
-    budget are left out, so what one round cannot carry is first in its class in the next.
+    The head and the components up to the first prefix are one priority class, each later block is one of its own.
+    Within a class, pieces that the edge received longest ago come first (the head on a tie). Layers beyond the
+    allocation's budget are left out, so what one round cannot carry is first in its class in the next.
 
     Args:
         factors: the cloud's adapter, with at least ``allocation.ranks`` components.
@@ -158,7 +160,10 @@ def _select(schema: Schema, classes: list[list[Piece]], edge: EdgeState, budget_
     chosen: list[Piece] = []
     reached = [0] * len(schema.projections)
     left = budget_bytes
-    for pieces in classes:
+    # The head and the first block are of no use without each other: under a budget too small for both, the
+    # staler goes first, so that neither starves.
+    urgent = 1 + any(isinstance(piece, HeadPiece) for pieces in classes[:1] for piece in pieces)
+    for pieces in (list(chain(*classes[:urgent])), *classes[urgent:]):
         for piece in sorted(pieces, key=lambda piece: _last_round(schema, piece, edge)):
             size = layer_bytes(schema, piece)
             touched = [] if isinstance(piece, HeadPiece) else list(piece.touched(schema))

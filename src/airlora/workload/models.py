@@ -134,9 +134,7 @@ def _check_tokenizer(tokenizer: Any, model: Any, source: str, folder: Path) -> N
         raise ModelError(f"{source!r} has no tokenizer; put one of these files there: {', '.join(sorted(files))}")
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
-        raise ModelError(
-            f"the tokenizer of {source!r} has {len(tokenizer)} tokens, the model {rows}; give it its own"
-        )
+        raise ModelError(f"the tokenizer of {source!r} has {len(tokenizer)} tokens, the model {rows}; give it its own")
 
 
 def _refuse_bidirectional(model: nn.Module, source: str, num_labels: int | None) -> None:
