@@ -61,9 +61,9 @@ def jobs(data: Path, folder: Path) -> dict[str, dict[str, object]]:
             "data": str(data / "data" / "sst2"),
             "batch_size": 16,
             "rounds": 10,
-            "steps_per_round": 15,
+            "steps_per_round": 12,
             "max_length": 64,
-            "validation_limit": 256,
+            "validation_limit": 200,
         },
         "clinc10": {
             "model": minilm,
@@ -77,9 +77,9 @@ def jobs(data: Path, folder: Path) -> dict[str, dict[str, object]]:
             "model": minilm,
             "data": str(folder / "clinc150"),
             "batch_size": 32,
-            "rounds": 15,
-            "steps_per_round": 20,
-            "validation_limit": 300,
+            "rounds": 10,
+            "steps_per_round": 15,
+            "validation_limit": 200,
         },
     }
 
