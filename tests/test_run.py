@@ -86,7 +86,7 @@ def same_run(folder: Path, other: Path) -> None:
     for name in ("config.toml", "schema.json", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"):
         assert (folder / name).read_bytes() == (other / name).read_bytes(), name
     for name in sorted(file for file in FILES if file.startswith("updates/")):
-        assert Update.load(folder / name) == Update.load(other / name), name
+        assert (folder / name).read_bytes() == (other / name).read_bytes(), name
     ours, theirs = (load_file(path / "checkpoint.safetensors") for path in (folder, other))
     assert ours.keys() == theirs.keys()
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from airlora.errors import StoreError
 
-_VERSION = "1"
+_VERSION = 1
+_KEY = "airlora-checkpoint"
 
 
 def write_checkpoint(path: Path, tensors: dict[str, torch.Tensor], data: dict[str, Any]) -> None:
@@ -23,7 +24,8 @@ def write_checkpoint(path: Path, tensors: dict[str, torch.Tensor], data: dict[st
         StoreError: it cannot be written.
     """
     temporary = path.with_suffix(".tmp")
-    metadata = {"format": f"airlora-checkpoint-{_VERSION}", "data": json.dumps(data, sort_keys=True)}
+    # One key: safetensors writes several in no fixed order.
+    metadata = {_KEY: json.dumps({"version": _VERSION, **data}, sort_keys=True)}
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=metadata)
         with temporary.open("rb") as file:
@@ -41,12 +43,12 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != f"airlora-checkpoint-{_VERSION}":
+            data = json.loads((file.metadata() or {})[_KEY])
+            if data["version"] != _VERSION:
                 raise StoreError(
-                    f"{path} is {metadata.get('format', 'no checkpoint')!r}, this program reads version {_VERSION};"
+                    f"{path} is of version {data['version']!r}, this program reads {_VERSION};"
                     " start a new run in another folder"
                 )
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["data"])  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}, data  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise StoreError(f"checkpoint {path} cannot be read ({error}); start a new run in another folder") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from airlora.errors import StoreError
 
 _DIGEST = "sha256"
 _FORMAT = "format"
+_KEY = "airlora"
+"""All metadata is JSON under one key: safetensors writes several keys in no fixed order."""
 
 
 def write_tensors(path: Path, kind: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
@@ -28,7 +31,7 @@ def write_tensors(path: Path, kind: str, tensors: Mapping[str, np.ndarray], meta
     temporary = path.with_name(path.name + ".part")
     try:
         with open(temporary, "wb") as file:
-            file.write(save(dict(tensors), metadata=complete))
+            file.write(save(dict(tensors), metadata={_KEY: json.dumps(complete, sort_keys=True)}))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -46,7 +49,7 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str
         raise StoreError(f"{path} is not a file; name one that AirLoRA wrote")
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = dict(file.metadata() or {})
+            metadata = _strings(json.loads((file.metadata() or {}).get(_KEY, "{}")))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise StoreError(f"{path} is not a readable safetensors file ({error}); fetch or write it again") from error
@@ -56,6 +59,12 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str
         raise StoreError(f"{path} was changed after it was written: its digest is wrong; fetch or write it again")
     del metadata[_FORMAT]
     return tensors, metadata
+
+
+def _strings(metadata: object) -> dict[str, str]:
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("its metadata is not a JSON object of strings")
+    return metadata
 
 
 def _digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
