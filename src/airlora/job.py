@@ -35,7 +35,7 @@ from airlora.workload.models import LoadedModel, load_model
 
 P = TypeVar("P", bound=Policy)
 
-RATE_DECAY = 0.35
+RATE_DECAY = 0.4
 """Component k trains at lr · k^-RATE_DECAY under nested training; see LOG.md."""
 
 

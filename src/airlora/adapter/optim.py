@@ -35,7 +35,7 @@ class NestedAdam:
         adapter: NestedAdapter,
         lr: float,
         *,
-        rate_decay: float = 0.35,
+        rate_decay: float = 0.4,
         gain_lr_ratio: float = 1.0,
         average_decay: float = 0.98,
         betas: tuple[float, float] = (0.9, 0.999),
