@@ -63,7 +63,7 @@ def jobs(data: Path, folder: Path) -> dict[str, dict[str, object]]:
             "rounds": 10,
             "steps_per_round": 12,
             "max_length": 64,
-            "validation_limit": 200,
+            "validation_limit": 100,
         },
         "clinc10": {
             "model": minilm,
@@ -79,7 +79,7 @@ def jobs(data: Path, folder: Path) -> dict[str, dict[str, object]]:
             "batch_size": 32,
             "rounds": 10,
             "steps_per_round": 15,
-            "validation_limit": 200,
+            "validation_limit": 100,
         },
     }
 

@@ -16,6 +16,7 @@ import transformers
 from peft import PeftModel
 from safetensors.numpy import load_file
 
+import airlora.play
 import airlora.report
 import airlora.run
 from airlora.codec import Allocation, Update
@@ -25,7 +26,8 @@ from airlora.factors import Schema
 from airlora.job import build_job
 from airlora.link import make_link
 from airlora.policy import Observation, Policy, make_policy
-from airlora.run import Listener, finished_rounds, run, stored_config
+from airlora.run import Listener, run
+from airlora.runfolder import finished_rounds, stored_config
 from airlora.workload.builtin import builtin_model_path
 from airlora.workload.classify import ClassificationWorkload
 from airlora.workload.lm import LanguageModelWorkload
@@ -372,7 +374,7 @@ def test_a_link_that_carries_almost_nothing_only_misses(tmp_path: Path) -> None:
     for row in rows_of(tmp_path / "run"):
         assert row["missed"]
         assert row["airtime_s"] == TINY.deadline_s
-        assert row["reward"] == pytest.approx(-airlora.run.REWARD_AIRTIME_WEIGHT)
+        assert row["reward"] == pytest.approx(-airlora.play.REWARD_AIRTIME_WEIGHT)
     assert summary_of(tmp_path / "run")["missed"] == 2
 
 
@@ -398,13 +400,13 @@ def test_what_is_offered_never_exceeds_the_budget(policy: str, bandwidth_hz: flo
     link = f"fading:snr_db=3,bandwidth_hz={bandwidth_hz}"
     config = replace(TINY, link=link, policy=policy, batch_size=4, validation_limit=4, rounds=4, steps_per_round=1)
     job = build_job(config, make_policy(policy, 0), make_link(link, 0))
-    play = airlora.run.Play(
+    play = airlora.play.Play(
         config,
         job,
         make_link(link, 0),
         make_policy(policy, 0),
         airlora.run.LiveCloud(job.trainer, 1, lambda factors: 0.0),
-        airlora.run.Quality(job, 4),
+        airlora.play.Quality(job, 4),
     )
     offered = []
     for _ in range(config.rounds):

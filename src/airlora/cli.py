@@ -1,4 +1,4 @@
-"""The command line: ``airlora run``, ``airlora report``, ``airlora inspect``."""
+"""The command line: ``airlora run``, ``compare``, ``report``, ``inspect``."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def run(
     _need_training_extra()
     from airlora.config import load_config
     from airlora.progress import run_with_progress
-    from airlora.run import finished_rounds, stored_config
+    from airlora.runfolder import finished_rounds, stored_config
 
     if resume and (config is not None or any(value is not None for value in given.values())):
         raise InputError("--resume takes its configuration from the folder; give --out and --resume alone")
@@ -146,7 +146,7 @@ def compare(
 ) -> None:
     """Run policies over links on jobs: the same batches, link realisations and deadlines for every policy."""
     _need_training_extra()
-    from airlora.compare import Comparison, read_results, results_table, run_comparison, write_csv
+    from airlora.compare import Comparison, read_results, results_markdown, results_table, run_comparison, write_csv
     from airlora.compare.plan import named
     from airlora.config import load_config
     from airlora.link import make_link
@@ -176,11 +176,12 @@ def compare(
             )
         except KeyboardInterrupt:
             _errors.print("interrupted; finished arms are kept: continue with --resume")
-            raise typer.Exit(130) from None
+            raise typer.Exit(_INTERRUPTED) from None
     results = read_results(out)
     write_csv(results, out / "summary.csv")
+    (out / "summary.md").write_text(results_markdown(results), encoding="utf-8")
     _console.print(results_table(results))
-    _console.print(f"summary: {out / 'summary.csv'}", soft_wrap=True, highlight=False)
+    _console.print(f"summary: {out / 'summary.csv'} and summary.md", soft_wrap=True, highlight=False)
 
 
 @app.command()

@@ -15,8 +15,8 @@ from typing import Any
 from airlora.compare.plan import Arm, Comparison, Unit
 from airlora.job import Job, build_job, resolve_policy
 from airlora.link import Link, make_link
+from airlora.play import Play, Quality, train_head_only
 from airlora.policy import Policy, make_policy
-from airlora.run import Play, Quality, train_head_only
 from airlora.trajectory import LiveCloud, RecordedCloud, record_round
 
 _POLL_S = 2.0

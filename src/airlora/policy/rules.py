@@ -142,6 +142,9 @@ class Greedy(Policy):
             range(1, len(blocks) + 1), budget, key=lambda count: update_bytes(schema, allocate(take(count)))
         )
         ranks = take(count)
+        if update_bytes(schema, allocate(np.zeros_like(ranks))) > budget:
+            # Not even the head fits: offer head and first block, of which each round sends what it can.
+            return allocate(np.minimum(schema.prefixes[0], observation.trained_ranks))
         for index, start, end in blocks[count:]:
             if ranks[index] == start:
                 trial = ranks.copy()

@@ -1,0 +1,193 @@
+"""One round of the main job: observe, train, decide, encode, transmit, apply, measure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from airlora.codec import Allocation, EdgeState, Update, encode, project
+from airlora.config import RunConfig
+from airlora.errors import TrainingError
+from airlora.factors import Factors
+from airlora.job import Job
+from airlora.link import Delivery, Link
+from airlora.policy import Observation, Policy
+from airlora.trajectory import Cloud, CloudRound
+
+REWARD_AIRTIME_WEIGHT = 0.1
+REFERENCE_RANK = 8
+
+
+@dataclass
+class Quality:
+    """Measures factors on the validation split; an edge state that was seen before is not measured again."""
+
+    job: Job
+    limit: int
+    _known: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    def of(self, factors: Factors, split: str = "validation") -> float:
+        """Quality of these factors: on the validation split's fixed sample, or on a whole other split.
+
+        Raises:
+            TrainingError: it is not finite.
+        """
+        with self.job.adapter.serving(factors):
+            value = self.job.workload.evaluate(split, self.limit if split == "validation" else None)
+        if not np.isfinite(value):
+            raise TrainingError(
+                f"{self.job.workload.metric} on the {split} split is {value}: training diverged, or the base model is"
+                " broken; start again in a new folder with a lower --lr (rounds finished before are kept)"
+            )
+        return value
+
+    def of_edge(self, edge: EdgeState, split: str = "validation") -> float:
+        """Quality of the edge's model."""
+        key = (edge.id, split)
+        if key not in self._known:
+            self._known[key] = self.of(edge.factors(), split)
+        return self._known[key]
+
+
+@dataclass
+class Play:
+    """One job over one link under one policy: the rounds, and what carries over between them.
+
+    Attributes:
+        round: the next round. edge: what the edge holds. contact_s: when a layer last arrived.
+        base_quality: of the untouched model on the validation split.
+        wall_s: computing time of earlier sittings.
+    """
+
+    config: RunConfig
+    job: Job
+    link: Link
+    policy: Policy
+    cloud: Cloud
+    quality: Quality
+    round: int = 0
+    edge: EdgeState = field(init=False)
+    contact_s: float = float("-inf")
+    base_quality: float = float("nan")
+    wall_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.edge = self.job.initial_edge
+
+    def next_round(self, on_step: Callable[[], None]) -> tuple[dict[str, Any], Update]:
+        """Observe, train, decide, encode, transmit, apply, measure; returns the round's row and its update."""
+        clock = _PhaseClock()
+        t_s = self.round * self.config.period_s
+        state = self.link.observe(t_s)
+        cloud_round = self.cloud.advance(self.round, on_step)
+        clock.lap("train_s")
+        observation = Observation(
+            round=self.round,
+            rounds=self.config.rounds,
+            link=state,
+            deadline_s=self.config.deadline_s,
+            text=cloud_round.text,
+            schema=self.job.adapter.schema,
+            trained_ranks=cloud_round.trained_ranks,
+            sensitivity=cloud_round.sensitivity,
+            energy=cloud_round.energy,
+            held_ranks=self.edge.active_ranks,
+            since_contact_s=t_s - self.contact_s,
+        )
+        allocation = project(self.policy.decide(observation), observation.schema, float("inf"))
+        clock.lap("decision_s")
+        update = encode(cloud_round.factors, self.edge, allocation, self.round)
+        clock.lap("encode_s")
+        delivery = self.link.transmit(update.layer_bytes, t_s, self.config.deadline_s)
+        for layer in update.layers[: delivery.layers_delivered]:
+            self.edge = self.edge.apply(layer)
+        if delivery.layers_delivered:
+            self.contact_s = t_s + delivery.airtime_s
+        clock.lap("apply_s")
+        edge_quality = self.quality.of_edge(self.edge)
+        clock.lap("evaluate_s")
+        row = self._row(observation, cloud_round, allocation, update, delivery, edge_quality, clock.laps)
+        self.round += 1
+        return row, update
+
+    def _row(
+        self,
+        observation: Observation,
+        cloud_round: CloudRound,
+        allocation: Allocation,
+        update: Update,
+        delivery: Delivery,
+        edge_quality: float,
+        wall: dict[str, float],
+    ) -> dict[str, Any]:
+        names = [projection.name for projection in observation.schema.projections]
+        t_s, deadline_s = observation.link.t_s, observation.deadline_s
+        reference = self.link.transmit([observation.schema.plain_lora_bytes(REFERENCE_RANK)], t_s, deadline_s)
+        gain = edge_quality - self.base_quality
+        if not self.job.workload.higher_is_better:
+            gain = -gain
+        return {
+            "round": self.round,
+            "t_s": t_s,
+            "link": {
+                "snr_db": finite_or_none(observation.link.snr_db),
+                "bandwidth_hz": finite_or_none(observation.link.bandwidth_hz),
+                "rate_bps": finite_or_none(observation.link.rate_bps),
+            },
+            "text": {name: finite_or_none(value) for name, value in cloud_round.text.to_json().items()},
+            "ranks": dict(zip(names, allocation.ranks.tolist(), strict=True)),
+            "bits": dict(zip(names, allocation.bits.tolist(), strict=True)),
+            "head_bits": allocation.head_bits,
+            "budget_bytes": finite_or_none(allocation.budget_bytes),
+            "bytes_offered": update.size_bytes,
+            "bytes_delivered": delivery.bytes_delivered,
+            "bytes_on_air": delivery.bytes_on_air,
+            "layers_offered": len(update.layers),
+            "layers_delivered": delivery.layers_delivered,
+            "missed": delivery.missed,
+            "airtime_s": delivery.airtime_s,
+            "edge_ranks": dict(zip(names, self.edge.active_ranks.tolist(), strict=True)),
+            "edge_quality": edge_quality,
+            "cloud_quality": cloud_round.quality,
+            "reward": gain - REWARD_AIRTIME_WEIGHT * delivery.airtime_s / deadline_s,
+            "reference": {
+                "bytes": reference.bytes_on_air,
+                "airtime_s": reference.airtime_s,
+                "delivered": not reference.missed,
+            },
+            "wall": wall,
+        }
+
+
+def train_head_only(job: Job, config: RunConfig) -> Factors:
+    """The same steps on the same batches with the adapter at rank 0: what the head alone can do."""
+    workload = job.workload
+    base = job.initial_edge.factors()
+    with job.adapter.serving(base):
+        optimizer = torch.optim.Adam(workload.head.values(), lr=job.lr)
+        for step in range(config.rounds * config.steps_per_round):
+            optimizer.zero_grad()
+            workload.loss(workload.batch(step)).backward()
+            optimizer.step()
+        return Factors(base.schema, base.u, base.v, job.adapter.head_values())
+
+
+class _PhaseClock:
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = round(now - self._last, 6)
+        self._last = now
+
+
+def finite_or_none(value: float) -> float | None:
+    """JSON has no NaN and no infinity: null."""
+    return float(value) if np.isfinite(value) else None
