@@ -119,6 +119,26 @@ def test_wrong_usage_is_one_line(arguments: tuple[str, ...], match: str, command
     assert match.lower() in err.lower()
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "match"),
+    [
+        ("--links", "air=awgn:snr=3", "'awgn' has no key 'snr'; its keys are: "),
+        ("--policies", "best", "unknown policy 'best'; there are: "),
+        ("--jobs", "tiny=missing.toml", "missing.toml"),
+        ("--seeds", "0", "must be at least 1"),
+    ],
+)
+def test_compare_refuses_bad_input_before_it_starts(
+    option: str, value: str, match: str, command: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "job.toml").write_text("rounds = 1\n")
+    options = {"--jobs": f"tiny={tmp_path / 'job.toml'}", "--links": "awgn", "--policies": "fit", option: value}
+    code, _, err = command("compare", "--out", tmp_path / "out", *(part for pair in options.items() for part in pair))
+    assert (code, err.count("\n")) == (2, 1), err
+    assert match in err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_report_draws_a_run_again(finished: Path) -> None:
     page = (finished / "report.html").read_bytes()

@@ -105,7 +105,7 @@ def test_aggregation_by_hand():
     (row,) = aggregate(rows)
     assert row["edge_quality"] == pytest.approx(2.3)
     assert (row["edge_low"], row["edge_high"], row["missed"], row["seeds"]) == (2.2, 2.4, 0.5, 2)
-    assert "| 2.300 (2.200–2.400) | 2.0 | 0.5/4 |" in results_markdown(rows)
+    assert "| 2.300 (2.200–2.400) | 2.500 | 2.0 | 0.5/4 |" in results_markdown(rows)
 
 
 def test_names_and_slugs():

@@ -107,7 +107,8 @@ _HEADINGS = (
     "base",
     "head",
     "cloud",
-    "edge (range over seeds)",
+    "edge at the end (range)",
+    "edge, mean of rounds",
     "kB on air",
     "missed",
 )
@@ -128,6 +129,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         quality(row["head_only_quality"]),
         quality(row["cloud_quality"]),
         f"{quality(row['edge_quality'])} ({quality(row['edge_low'])}–{quality(row['edge_high'])})",
+        quality(row["mean_edge_validation"]),
         f"{row['bytes_on_air'] / 1e3:.1f}",
         f"{row['missed']:.1f}/{row['rounds']}",
     )
@@ -142,7 +144,7 @@ def results_table(results: Iterable[dict[str, Any]]) -> Table:
 
 
 def results_markdown(results: Iterable[dict[str, Any]]) -> str:
-    """The aggregated figures as a Markdown table."""
+    """The aggregated figures as a Markdown table; quality on the test split, the mean of rounds on validation."""
     lines = ["| " + " | ".join(_HEADINGS) + " |", "|" + "---|" * len(_HEADINGS)]
     lines += ["| " + " | ".join(_cells(row)) + " |" for row in aggregate(results)]
     return "\n".join(lines) + "\n"

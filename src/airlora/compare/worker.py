@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -38,13 +40,26 @@ def run_comparison(comparison: Comparison, out: Path, parallel: int, on_progress
         on_progress(sum((out / arm.folder / "summary.json").exists() for arm in arms), len(arms))
 
     report()
-    with ProcessPoolExecutor(parallel, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(parallel, mp_context=context, initializer=_end_with_parent) as pool:
         pending = {pool.submit(run_unit, unit, out) for unit in units}
         while pending:
             finished, pending = wait(pending, timeout=_POLL_S, return_when=FIRST_COMPLETED)
             for future in finished:
                 future.result()
             report()
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is killed, so that nobody writes beside a resumed comparison."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_POLL_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def run_unit(unit: Unit, out: Path) -> None:
