@@ -47,7 +47,7 @@ SHAPES: dict[str, transformers.PretrainedConfig] = {
 }
 
 RUN = {
-    "data": "builtin:vehicle-logs,characters=12000",
+    "data": "builtin:vehicle-logs,characters=20000",
     "link": "awgn:snr_db=10,bandwidth_hz=1e8",
     "rounds": "2",
     "steps-per-round": "2",

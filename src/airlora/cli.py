@@ -111,7 +111,7 @@ def run(
     Exit codes: 0 done (missed deadlines included), 1 internal error, 2 bad input, 130 interrupted.
     """
     given = {key: value for key, value in locals().items() if key not in ("out", "config", "resume")}
-    _need_training_extra()
+    _need("torch", "transformers", "peft", "matplotlib")
     from airlora.config import load_config
     from airlora.progress import run_with_progress
     from airlora.runfolder import finished_rounds, stored_config
@@ -145,7 +145,7 @@ def compare(
     resume: Annotated[bool, typer.Option("--resume", help="Continue in the output folder.")] = False,
 ) -> None:
     """Run policies over links on jobs: the same batches, link realisations and deadlines for every policy."""
-    _need_training_extra()
+    _need("torch", "transformers", "peft", "matplotlib")
     from airlora.compare import Comparison, read_results, results_markdown, results_table, run_comparison, write_csv
     from airlora.compare.plan import named
     from airlora.config import load_config
@@ -187,7 +187,7 @@ def compare(
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="Output folder of a run.")]) -> None:
     """Draw report.html of a run again, finished or not."""
-    _need_training_extra()
+    _need("matplotlib")
     from airlora.report import write_report
 
     _console.print(f"report: {write_report(folder)}", soft_wrap=True, highlight=False)
@@ -221,9 +221,9 @@ def inspect(update: Annotated[Path, typer.Argument(help="A file from a run's upd
     _console.print(table)
 
 
-def _need_training_extra() -> None:
+def _need(*packages: str) -> None:
     from importlib.util import find_spec
 
-    missing = [name for name in ("torch", "transformers", "peft", "matplotlib") if find_spec(name) is None]
+    missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise InputError(f"this command needs {missing[0]}; install it with: pip install 'airlora[train]'")
