@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from airlora.errors import OutputError
+from airlora.factors import Schema
 from airlora.report import summary_table, write_report
 from airlora.report.heatmaps import rank_table
 from airlora.report.projections import MAX_KINDS, kinds_of
@@ -113,6 +114,7 @@ def make_run(folder: Path, rounds: int = 20, names: list[str] | None = None, see
             "seed": seed,
             "versions": {"airlora": "0.1.0", "numpy": "2.1.0", "torch": "2.6.0"},
             "reference": {
+                "bytes": plain * len(rows),
                 "bytes_on_air": sum(row["reference"]["bytes"] for row in rows),
                 "missed": sum(not row["reference"]["delivered"] for row in rows),
                 "rounds": rounds,
@@ -208,7 +210,7 @@ def test_every_chart_has_a_text_alternative(page: str) -> None:
 def test_key_figures_are_those_of_the_files(finished: Path, page: str) -> None:
     rows = [json.loads(line) for line in finished.joinpath("rounds.jsonl").read_text().splitlines()]
     summary = json.loads(finished.joinpath("summary.json").read_text())
-    sent, plain = summary["bytes_on_air"], summary["reference"]["bytes_on_air"]
+    sent, plain = summary["bytes_on_air"], summary["reference"]["bytes"]
     words = words_of(page)
     assert f"improved: from 30.5 % to {100 * summary['edge_quality']:.1f} % accuracy" in words
     assert f"{sent / 1e3:.0f} kB sent over 20 rounds" in words
@@ -336,7 +338,8 @@ def test_a_worse_edge_is_reported_as_worse(tmp_path: Path) -> None:
 
 def test_more_bytes_than_the_plain_resend_is_said(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", rounds=2)
-    edit_rows(folder, lambda row: row["reference"].update(bytes=row["bytes_on_air"] // 4))
+    plain = Schema.from_json(json.loads(folder.joinpath("schema.json").read_text())).plain_lora_bytes(8)
+    edit_rows(folder, lambda row: row.update(bytes_on_air=4 * plain))
     assert "4.0× more" in words_of(report_of(folder))
 
 
@@ -482,7 +485,9 @@ def test_terminal_table_shows_the_summary(finished: Path) -> None:
     console = Console(width=100, file=io.StringIO())
     console.print(summary_table(summary))
     text = console.file.getvalue().replace("\u00a0", " ")
-    for expected in ("30.5 %", "52.0 %", "429 kB", "3 of 20 rounds", "821 kB (1.9 × this run)", "0 of 20", "46.7 s"):
+    plain, sent = summary["reference"]["bytes"], summary["bytes_on_air"]
+    resent = f"{plain / 1e6:.2f} MB ({plain / sent:.1f} × this run)"
+    for expected in ("30.5 %", "52.0 %", "429 kB", "3 of 20 rounds", resent, "0 of 20", "46.7 s"):
         assert expected in text
     assert "nothing reached" not in text
 

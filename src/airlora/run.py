@@ -12,7 +12,7 @@ from airlora import report
 from airlora.config import RunConfig
 from airlora.job import Job, build_job
 from airlora.link import make_link
-from airlora.play import Play, Quality, train_head_only
+from airlora.play import REFERENCE_RANK, Play, Quality, train_head_only
 from airlora.policy import make_policy
 from airlora.runfolder import RunFolder, check_folder
 from airlora.trajectory import LiveCloud
@@ -99,6 +99,7 @@ def summarise(play: Play, rows: list[dict[str, Any]], wall_s: float) -> dict[str
         "missed": sum(row["missed"] for row in rows),
         "delivered": play.edge.delivered,
         "reference": {
+            "bytes": play.job.adapter.schema.plain_lora_bytes(REFERENCE_RANK) * len(rows),
             "bytes_on_air": sum(row["reference"]["bytes"] for row in rows),
             "missed": sum(not row["reference"]["delivered"] for row in rows),
             "rounds": len(rows),

@@ -150,7 +150,7 @@ def _key_figures(run: RunRecord) -> str:
         head_only = run.summary.get("head_only_quality")
         if head_only is not None:
             detail = f"head alone {quality_text(as_float(head_only), metric)}, {detail}"
-    theirs = run.reference.bytes_on_air
+    theirs = run.schema.plain_lora_bytes(8) * count
     ratio = theirs / run.bytes_on_air if run.bytes_on_air else math.nan
     fewer = f"{ratio_text(ratio)}× fewer" if not ratio < 1 else f"{ratio_text(1 / ratio)}× more"
     cards = [
@@ -164,7 +164,7 @@ def _key_figures(run: RunRecord) -> str:
         (
             "against plain resending",
             fewer if math.isfinite(ratio) else UNKNOWN,
-            f"fp32 LoRA of rank 8, every round: {bytes_text(theirs)}",
+            f"a whole fp32 LoRA of rank 8 every round: {bytes_text(theirs)}",
         ),
         (
             "plain resends in time",

@@ -27,7 +27,7 @@ color:var(--muted);overflow-wrap:anywhere}
 .notice{background:#fff8ec;border-left:4px solid #d08a1d;padding:8px 12px;font-size:14.5px}
 .headline{font-size:21px;line-height:1.4;max-width:46em}
 .headline strong{color:var(--accent)}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(190px,1fr));gap:12px;margin:18px 0 0}
+.cards{display:grid;grid-template-columns:minmax(250px,1.4fr) repeat(4,minmax(0,1fr));gap:12px;margin:18px 0 0}
 .cards div{background:#fff;border:1px solid var(--line);border-radius:10px;padding:13px 15px}
 .cards dt{color:var(--muted);font-size:13.5px}
 .cards dd{margin:0;color:var(--muted);font-size:13px;line-height:1.4}

@@ -49,7 +49,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
 
 
 def _reference(bytes_on_air: int, reference: Mapping[str, Any]) -> str:
-    text = bytes_text(reference["bytes_on_air"])
+    text = bytes_text(reference["bytes"])
     if bytes_on_air:
-        text += f" ({ratio_text(reference['bytes_on_air'] / bytes_on_air)} × this run)"
+        text += f" ({ratio_text(reference['bytes'] / bytes_on_air)} × this run)"
     return text
