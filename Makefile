@@ -14,9 +14,9 @@ export OMP_NUM_THREADS := 1
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
 
-demo: $(TRAIN) ## adapt the built-in model over a simulated link; writes runs/demo anew
+demo: $(TRAIN) ## adapt the built-in model over a fading link; writes runs/demo anew
 	rm -rf runs/demo
-	$(BIN)/airlora run --out runs/demo
+	$(BIN)/airlora run --out runs/demo --link fading:snr_db=10,bandwidth_hz=1e5,doppler_hz=1 --round-period-s 10
 
 test: $(DEV) ## run the tests, warnings being errors
 	$(BIN)/python -m pytest
