@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import multiprocessing
 import os
 import threading
@@ -67,7 +66,6 @@ def run_unit(unit: Unit, out: Path) -> None:
     waiting = [arm for arm in unit.arms if not (out / arm.folder / "summary.json").exists()]
     if not waiting:
         return
-    logging.getLogger("airlora").setLevel(logging.WARNING)
     first = unit.arms[0].config
     job = build_job(replace(first, policy="fit"), make_policy("fit", unit.seed), make_link(first.link, unit.seed))
     bench = _Bench(unit, out / unit.recordings, job, Quality(job, first.validation_limit))
