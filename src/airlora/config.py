@@ -30,7 +30,7 @@ class RunConfig:
         rounds, steps_per_round, batch_size: of training.
         deadline_s: time to transmit an update, in s; round_period_s: from one round's start to the next.
         max_rank: largest rank of a projection; alpha: the update is scaled by alpha / max_rank.
-        lr: learning rate of the first component and the head.
+        lr: learning rate of the first component; the head trains at five times that.
         max_length: tokens a text (classify) or a window (lm) at most.
         passes: training passes a step (see ``PrefixMixture``).
         validation_limit: rows (classify) or windows (lm) of the validation split used each round.

@@ -111,9 +111,9 @@ def build_job(config: RunConfig, policy: Policy, link: Link) -> Job:
 
 
 def automatic_lr(loaded: LoadedModel) -> float:
-    """Learning rate where none is given: 8e-3 at a hidden size of 64, falling with its square root (see LOG.md)."""
+    """Learning rate where none is given: 0.5 / hidden size (see LOG.md)."""
     hidden = int(getattr(loaded.model.config, "hidden_size", 64))
-    return float(f"{8e-3 * (64 / hidden) ** 0.5:.2g}")
+    return float(f"{0.5 / hidden:.2g}")
 
 
 def resolve_policy(policy: P, link: Link, schema: Schema, config: RunConfig) -> P:

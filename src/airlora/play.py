@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from airlora.adapter import HEAD_LR_RATIO
 from airlora.codec import Allocation, EdgeState, Update, encode, project
 from airlora.config import RunConfig
 from airlora.errors import TrainingError
@@ -169,7 +170,7 @@ def train_head_only(job: Job, config: RunConfig) -> Factors:
     workload = job.workload
     base = job.initial_edge.factors()
     with job.adapter.serving(base):
-        optimizer = torch.optim.Adam(workload.head.values(), lr=job.lr)
+        optimizer = torch.optim.Adam(workload.head.values(), lr=job.lr * HEAD_LR_RATIO)
         for step in range(config.rounds * config.steps_per_round):
             optimizer.zero_grad()
             workload.loss(workload.batch(step)).backward()

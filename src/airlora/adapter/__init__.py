@@ -5,11 +5,12 @@ from airlora.adapter.export import export_peft
 from airlora.adapter.importance import AdaLoraImportance, Sensitivity, component_energy
 from airlora.adapter.mixture import PrefixMixture
 from airlora.adapter.nested import NestedAdapter, NestedLinear
-from airlora.adapter.optim import NestedAdam
+from airlora.adapter.optim import HEAD_LR_RATIO, NestedAdam
 from airlora.adapter.targets import find_targets
 from airlora.adapter.training import AdaLoraStrategy, NestedStrategy, Trainer
 
 __all__ = [
+    "HEAD_LR_RATIO",
     "AdaLoraImportance",
     "AdaLoraPruner",
     "AdaLoraSchedule",

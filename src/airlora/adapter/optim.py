@@ -9,6 +9,9 @@ from torch import nn
 
 from airlora.adapter.nested import NestedAdapter, NestedLinear
 
+HEAD_LR_RATIO = 5.0
+"""Learning rate of the head over that of the first component; see LOG.md."""
+
 
 class NestedAdam:
     """Adam (Kingma & Ba 2015) over a nested adapter and its head.
@@ -24,9 +27,10 @@ class NestedAdam:
 
     Args:
         adapter: what is trained.
-        lr: rate of the first component and of the head.
+        lr: rate of the first component.
         rate_decay: exponent of the decay over components; 0 gives every component ``lr``.
         gain_lr_ratio: rate of E over the rate of P and Q in the SVD form.
+        head_lr_ratio: rate of the head over ``lr``. A new head starts from nothing and is small: it wants more.
         average_decay: weight of the past in the running average of the iterates; 0 keeps the last iterate.
     """
 
@@ -37,6 +41,7 @@ class NestedAdam:
         *,
         rate_decay: float = 0.4,
         gain_lr_ratio: float = 1.0,
+        head_lr_ratio: float = HEAD_LR_RATIO,
         average_decay: float = 0.98,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -58,7 +63,11 @@ class NestedAdam:
         self.averages = {parameter: parameter.detach().clone() for parameter in self._parameters()}
         self._average_decay = average_decay
         self._taken = 0
-        self._head = torch.optim.Adam(adapter.head.values(), lr=lr, betas=betas, eps=eps) if adapter.head else None
+        self._head = (
+            torch.optim.Adam(adapter.head.values(), lr=lr * head_lr_ratio, betas=betas, eps=eps)
+            if adapter.head
+            else None
+        )
 
     def zero_grad(self) -> None:
         """Drop all gradients."""
