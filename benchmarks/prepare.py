@@ -54,6 +54,7 @@ def jobs(data: Path, folder: Path) -> dict[str, dict[str, object]]:
             "steps_per_round": 20,
             "round_period_s": 60.0,
             "max_rank": 32,
+            "lr": 8e-3,
             "validation_limit": 64,
         },
         "sst2": {
