@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from airlora.errors import CompatibilityError
-from airlora.factors import Factors, HeadTensor, Projection, Schema
+from airlora.factors import Factors, HeadTensor, Projection, Schema, _splitmix64
 from codec_samples import model_schema, random_factors, small_schema
 
 SCHEMA = small_schema()
@@ -39,6 +40,12 @@ def test_a_schema_needs_projections_prefixes_and_unique_names() -> None:
         replace(SCHEMA, head=(HeadTensor("a", (2,)),))  # a projection has that name
 
 
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_has_64_bits(seed: int) -> None:
+    with pytest.raises(ValueError, match=f"init_seed {seed} must be in"):
+        replace(SCHEMA, init_seed=seed)
+
+
 def test_sizes_by_hand() -> None:
     assert SCHEMA.r_max.tolist() == [4, 6, 2]
     assert SCHEMA.numbers_per_component.tolist() == [16, 17, 8]
@@ -56,7 +63,7 @@ def test_json_round_trip_keeps_the_schema_and_its_id() -> None:
 
 def test_the_id_is_stable() -> None:
     # stored updates and checkpoints carry it: a change breaks them all
-    assert Schema((Projection("a", 3, 2, 2),), (1, 2)).id == "05e86a7810436eb8"
+    assert Schema((Projection("a", 3, 2, 2),), (1, 2)).id == "7217ca0295fd0314"
 
 
 def test_anything_that_differs_gives_another_id() -> None:
@@ -70,9 +77,40 @@ def test_anything_that_differs_gives_another_id() -> None:
         replace(SCHEMA, head=SCHEMA.head[::-1]),
         replace(SCHEMA, head=()),
         replace(SCHEMA, base_fingerprint="other"),
+        replace(SCHEMA, init_seed=4),
+        replace(SCHEMA, init_seed=None),
     ]
     assert len({schema.id for schema in (SCHEMA, *others)}) == len(others) + 1
     assert all(len(schema.id) == 16 for schema in others)
+
+
+def test_v_starts_where_its_seed_says() -> None:
+    """Stored by value: both sides compute it, so it may never change. Uniform of variance 1 / d_in."""
+    schema = Schema((Projection("a", 900, 400, 64), Projection("b", 900, 400, 64)), (64,), init_seed=5)
+    a, b = schema.initial_v(0), schema.initial_v(1)
+    assert a.shape == (64, 400)
+    assert a.dtype == np.float32
+    assert hashlib.sha256(a.tobytes() + b.tobytes()).hexdigest()[:16] == "fa94d8b9500af2d6"
+    assert abs(a.var() * 400 - 1) < 0.02
+    assert abs(a.mean()) < 0.001
+    assert np.abs(a).max() <= np.sqrt(3 / 400)
+    assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.02
+    assert abs(np.corrcoef(a[:-1].ravel(), a[1:].ravel())[0, 1]) < 0.02
+    assert not np.array_equal(replace(schema, init_seed=6).initial_v(0), a)
+    assert not replace(schema, init_seed=None).initial_v(0).any()
+
+
+def test_splitmix64_by_its_published_first_values() -> None:
+    published = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]  # of the generator seeded with 0
+    assert _splitmix64(np.array([1, 2, 3], np.uint64)).tolist() == published
+
+
+def test_rows_of_the_head_by_hand() -> None:
+    assert [(tensor.rows, tensor.row_size) for tensor in SCHEMA.head] == [(5, 7), (1, 5), (1, 1)]
+    assert SCHEMA.head_rows == 7
+    assert [HeadTensor("x", shape).rows for shape in ((3, 0), (0,), (0, 4), (2, 3, 4))] == [3, 1, 0, 2]
+    assert HeadTensor("x", (2, 3, 4)).row_size == 12
+    assert SCHEMA.size == 4 * 16 + 6 * 17 + 2 * 8 + 41
 
 
 def test_factors_must_fit_their_schema() -> None:

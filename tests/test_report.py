@@ -44,6 +44,7 @@ def make_run(folder: Path, rounds: int = 20, names: list[str] | None = None, see
         "prefixes": [1, 2, 4, 8, 16],
         "head": [["score.weight", [12, width]]],
         "base_fingerprint": "5f2c9a",
+        "init_seed": 0,
     }
     folder.joinpath("schema.json").write_text(json.dumps(schema))
     plain = 4 * (8 * 2 * width * len(names) + 12 * width)

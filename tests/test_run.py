@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 import airlora.play
 import airlora.report
 import airlora.run
-from airlora.codec import Allocation, Update
+from airlora.codec import BITS, Allocation, Update
 from airlora.config import RunConfig
 from airlora.errors import InputError, OutputError, StoreError, TrainingError
 from airlora.factors import Schema
@@ -53,7 +53,15 @@ SUMMARY = {
 }
 SUMMARY_EXTRAS = {"validation", "reference", "lr"}
 FILES = {
-    *("config.toml", "rounds.jsonl", "summary.json", "report.html", "schema.json", "checkpoint.safetensors"),
+    *(
+        "config.toml",
+        "rounds.jsonl",
+        "summary.json",
+        "report.html",
+        "schema.json",
+        "base_head.safetensors",
+        "checkpoint.safetensors",
+    ),
     *("adapter/adapter_config.json", "adapter/adapter_model.safetensors"),
     *(f"updates/round-{index:04d}.safetensors" for index in range(3)),
 }
@@ -85,7 +93,13 @@ def same_run(folder: Path, other: Path) -> None:
     """Equal in everything but real time."""
     assert without_wall(rows_of(folder)) == without_wall(rows_of(other))
     assert summary_of(folder) == summary_of(other)
-    for name in ("config.toml", "schema.json", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"):
+    for name in (
+        "config.toml",
+        "schema.json",
+        "base_head.safetensors",
+        "adapter/adapter_config.json",
+        "adapter/adapter_model.safetensors",
+    ):
         assert (folder / name).read_bytes() == (other / name).read_bytes(), name
     for name in sorted(file for file in FILES if file.startswith("updates/")):
         assert (folder / name).read_bytes() == (other / name).read_bytes(), name
@@ -420,15 +434,15 @@ def test_what_is_offered_never_exceeds_the_budget(policy: str, bandwidth_hz: flo
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["classify", "lm"])
-def test_an_edge_that_got_everything_in_float32_is_as_good_as_the_cloud(task: str, tmp_path: Path) -> None:
+def test_an_edge_that_can_get_everything_is_as_good_as_the_cloud(task: str, tmp_path: Path) -> None:
     link = "awgn:snr_db=20,bandwidth_hz=1e9"
-    run(replace(TINY, data=DATA[task], link=link, policy="flood:bits=32", rounds=2), tmp_path / "run")
-    for row in rows_of(tmp_path / "run"):
-        assert not row["missed"]
-        assert row["edge_quality"] == row["cloud_quality"]
+    run(replace(TINY, data=DATA[task], link=link, policy="flood:bits=16", rounds=2), tmp_path / "run")
     summary = summary_of(tmp_path / "run")
-    assert summary["edge_quality"] == summary["cloud_quality"]
-    assert summary["missed"] == 0
+    for row in (*rows_of(tmp_path / "run"), summary):
+        assert not row["missed"]
+        # Better is possible: the encoder activates the prefix that measures best, the cloud's quality is the whole's.
+        worse = row["edge_quality"] - row["cloud_quality"]
+        assert (-worse <= 0.05) if summary["higher_is_better"] else (worse <= 0.01)  # 60 rows; nats
 
 
 # --- policies that misbehave (FAULTS 46, 47) -----------------------------------------------------
@@ -453,10 +467,10 @@ nan, inf = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("answer", "rank", "bits"),
     [
-        ((nan, nan, nan, nan), 0, 4),
-        ((-3.0, 5.0, 3, inf), 0, 8),
-        ((1e9, 1e9, 99, inf), 4, 32),
-        ((inf, -inf, -1, inf), 4, 4),
+        ((nan, nan, nan, nan), 0, 2),
+        ((-3.0, 5.0, 3, inf), 0, 6),
+        ((1e9, 1e9, 99, inf), 4, 16),
+        ((inf, -inf, -1, inf), 4, 2),
         ((2.4, 16.0, 16, inf), 2, 16),
         ((4.0, 4.0, 4, -5.0), 0, 4),
         ((4.0, 4.0, 4, 0.0), 0, 4),
@@ -475,8 +489,9 @@ def test_a_wild_proposal_is_projected(
     (row,) = rows_of(tmp_path / "run")
     assert set(row["ranks"].values()) == {rank}
     assert set(row["bits"].values()) == {bits}
-    assert row["head_bits"] in (0, 4, 8, 16, 32)
-    assert (row["bytes_offered"] > 0) == (rank > 0)
+    assert row["head_bits"] in (0, *BITS)
+    if not rank:
+        assert row["bytes_offered"] == 0
     assert not row["missed"]
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import click
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 
-from airlora import __version__
+from airlora import __version__, cli_policy
 from airlora.errors import AirLoraError, InputError
 
 app = typer.Typer(
@@ -24,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(cli_policy.app, name="policy")
 _INTERRUPTED = 130
 _console = Console()
 _errors = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -98,6 +98,9 @@ def run(
     validation_limit: Annotated[
         int | None, typer.Option(help="Validation rows (or windows) measured each round. [512]")
     ] = None,
+    test_limit: Annotated[
+        int | None, typer.Option(help="Rows or windows of the test split measured at the end [default: all].")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random. [0]")] = None,
     text_column: Annotated[str | None, typer.Option(help="Name or 0-based index of the text column.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Name or 0-based index of the label column.")] = None,
@@ -136,52 +139,60 @@ def run(
 
 @app.command()
 def compare(
-    out: Annotated[Path, typer.Option(help="Output folder; with --resume, what is there is not computed again.")],
-    jobs: Annotated[list[str], typer.Option(help="NAME=FILE.toml with the keys of `airlora run`; repeat for more.")],
-    links: Annotated[list[str], typer.Option(help="NAME=SPEC or SPEC; repeat for more.")],
-    policies: Annotated[list[str], typer.Option(help="SPEC of a policy; repeat for more.")],
-    seeds: Annotated[int, typer.Option(help="Seeds 0 … N-1.")] = 3,
+    suite: Annotated[str | None, typer.Argument(help="A ready suite: see --list.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Output folder; with --resume, what is there is not computed again.")
+    ] = None,
+    jobs: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FILE.toml (keys of `airlora run`), a real job's name, or data; repeat for more."),
+    ] = None,
+    links: Annotated[list[str] | None, typer.Option(help="NAME=SPEC or SPEC; repeat for more.")] = None,
+    policies: Annotated[list[str] | None, typer.Option(help="SPEC of a policy, or NAME=SPEC; repeat for more.")] = None,
+    peers: Annotated[
+        list[str] | None,
+        typer.Option(help="SPEC of what PEFT trains and resends, as lora:rank=8,file=fp16; repeat for more."),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Seeds 0 … N-1. [3]")] = None,
     parallel: Annotated[int, typer.Option(help="Processes, one thread each.")] = 1,
+    data_root: Annotated[Path | None, typer.Option(help="Folder of real data, from benchmarks/prepare.py.")] = None,
+    rates: Annotated[Path | None, typer.Option(help="TOML file of learning rates, from benchmarks/tune.py.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue in the output folder.")] = False,
+    show_list: Annotated[bool, typer.Option("--list", help="Show the ready suites.")] = False,
 ) -> None:
-    """Run policies over links on jobs: the same batches, link realisations and deadlines for every policy."""
-    _need("torch", "transformers", "peft", "matplotlib")
-    from airlora.compare import Comparison, read_results, results_markdown, results_table, run_comparison, write_csv
-    from airlora.compare.plan import named
-    from airlora.config import load_config
-    from airlora.link import make_link
-    from airlora.policy import make_policy
+    """Run policies and peers over links on jobs: the same batches, link realisations and deadlines for every arm.
 
-    if out.exists() and any(out.iterdir()) and not resume:
-        raise InputError(f"output folder {str(out)!r} is not empty; name another, or add --resume")
-    if seeds < 1 or parallel < 1:
-        raise InputError(f"--seeds {seeds} and --parallel {parallel} must be at least 1")
-    files = dict(named(job, "job") for job in jobs)
-    comparison = Comparison(
-        jobs={name: load_config({}, Path(file)) for name, file in files.items()},
-        links=dict(named(link, "link") for link in links),
-        policies=tuple(policies),
-        seeds=tuple(range(seeds)),
+    Exit codes: 0 done, 1 an arm failed or an internal error, 2 bad input, 130 interrupted.
+    """
+    _need("torch", "transformers", "peft", "matplotlib", "zstandard", "pandas", "scipy")
+    from airlora.compare import command
+
+    if show_list:
+        _console.print(command.suites_table())
+        return
+    if out is None:
+        raise InputError("a comparison needs --out, a folder to write into")
+    options = command.Options(
+        out=out,
+        suite=suite,
+        jobs=tuple(jobs or ()),
+        links=tuple(links or ()),
+        policies=tuple(policies or ()),
+        peers=tuple(peers or ()),
+        seeds=seeds,
+        data_root=data_root,
+        rates=rates,
+        parallel=parallel,
+        resume=resume,
+        command=shlex.join(["airlora", *sys.argv[1:]]),
     )
-    for spec in comparison.links.values():
-        make_link(spec, 0)
-    for spec in comparison.policies:
-        make_policy(spec, 0)
-    out.mkdir(parents=True, exist_ok=True)
-    with Progress(console=_console) as progress:
-        task = progress.add_task("arms", total=None)
-        try:
-            run_comparison(
-                comparison, out, parallel, lambda done, total: progress.update(task, completed=done, total=total)
-            )
-        except KeyboardInterrupt:
-            _errors.print("interrupted; finished arms are kept: continue with --resume")
-            raise typer.Exit(_INTERRUPTED) from None
-    results = read_results(out)
-    write_csv(results, out / "summary.csv")
-    (out / "summary.md").write_text(results_markdown(results), encoding="utf-8")
-    _console.print(results_table(results))
-    _console.print(f"summary: {out / 'summary.csv'} and summary.md", soft_wrap=True, highlight=False)
+    try:
+        failed = command.compare(options, _console)
+    except KeyboardInterrupt:
+        _errors.print("interrupted; finished arms are kept: continue with --resume")
+        raise typer.Exit(_INTERRUPTED) from None
+    if failed:
+        _fail(f"{failed} arms failed, the others are kept; --resume tries them again", 1)
 
 
 @app.command()
@@ -194,31 +205,13 @@ def report(folder: Annotated[Path, typer.Argument(help="Output folder of a run."
 
 
 @app.command()
-def inspect(update: Annotated[Path, typer.Argument(help="A file from a run's updates folder.")]) -> None:
-    """Show what an update holds, layer by layer (its schema is read from the run's folder)."""
-    from rich.table import Table
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A file of a run's updates folder, or a PEFT adapter (file or folder).")],
+) -> None:
+    """Show what an update or an adapter holds, where its bytes went, and what in it may be a mistake."""
+    from airlora.cli_inspect import show
 
-    from airlora.codec import Update, inspect_update
-    from airlora.factors import Schema
-
-    if not update.is_file():
-        raise InputError(f"update {str(update)!r} does not exist; name a file of a run's updates folder")
-    schema_path = update.resolve().parent.parent / "schema.json"
-    try:
-        schema = Schema.from_json(json.loads(schema_path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{schema_path} is not a run's schema ({error}); the update must lie in updates/") from error
-    loaded = Update.load(update)
-    rows: list[dict[str, Any]] = inspect_update(loaded.layers, schema)
-    table = Table(title=f"{update.name}: {loaded.size_bytes} bytes in {len(rows)} layers, parent {loaded.parent}")
-    for column in ("layer", "kind", "what", "from", "to", "bits", "bytes"):
-        table.add_column(column, justify="right" if column not in ("kind", "what") else "left")
-    for row in rows:
-        names = row["names"]
-        what = names[0] if len(names) == 1 else f"{names[0]} … {names[-1]} ({len(names)})"
-        cells = (row["layer"], row["kind"], what, row["start"], row["stop"], row["bits"], row["bytes"])
-        table.add_row(*(escape(str(cell)) for cell in cells))
-    _console.print(table)
+    show(path, _console)
 
 
 def _need(*packages: str) -> None:

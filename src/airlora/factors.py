@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import prod
+from math import prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,16 @@ class HeadTensor:
         """Numbers in the tensor."""
         return prod(self.shape)
 
+    @property
+    def rows(self) -> int:
+        """Rows by the first axis; a tensor of one or no dimension is one row."""
+        return self.shape[0] if len(self.shape) > 1 else 1
+
+    @property
+    def row_size(self) -> int:
+        """Numbers in a row."""
+        return prod(self.shape[1:]) if len(self.shape) > 1 else self.size
+
 
 @dataclass(frozen=True)
 class Schema:
@@ -61,12 +71,14 @@ class Schema:
             them form one block. The last is the largest r_max.
         head: tensors of the trained classification head (none for language models).
         base_fingerprint: identifies the base model (see ``workload.models.fingerprint``).
+        init_seed: where v starts, see ``initial_v``; None for zeros.
     """
 
     projections: tuple[Projection, ...]
     prefixes: tuple[int, ...]
     head: tuple[HeadTensor, ...] = ()
     base_fingerprint: str = ""
+    init_seed: int | None = None
 
     def __post_init__(self) -> None:
         if not self.projections:
@@ -78,6 +90,8 @@ class Schema:
         names = [p.name for p in self.projections] + [tensor.name for tensor in self.head]
         if len(set(names)) != len(names):
             raise ValueError("schema names must be unique")
+        if self.init_seed is not None and not 0 <= self.init_seed < 2**64:
+            raise ValueError(f"init_seed {self.init_seed} must be in 0..2^64 - 1, or None")
 
     @cached_property
     def id(self) -> str:
@@ -99,6 +113,34 @@ class Schema:
         """Numbers in the head."""
         return sum(tensor.size for tensor in self.head)
 
+    @property
+    def head_rows(self) -> int:
+        """Rows of the head, all its tensors counted through."""
+        return sum(tensor.rows for tensor in self.head)
+
+    @cached_property
+    def size(self) -> int:
+        """Numbers in everything that can be sent: u and v at r_max, and the head."""
+        return int(self.r_max @ self.numbers_per_component) + self.head_size
+
+    def initial_v(self, index: int) -> np.ndarray:
+        """Where training starts v of a projection: (r_max, d_in) float32, uniform of variance 1 / d_in.
+
+        Both sides can compute it, to the bit, so that only what training changes has to be sent: integer
+        arithmetic (SplitMix64, Steele et al. 2014) and one float32 multiplication a number. Without ``init_seed``
+        it is zero.
+        """
+        projection = self.projections[index]
+        shape = (projection.r_max, projection.d_in)
+        if self.init_seed is None:
+            return np.zeros(shape, np.float32)
+        # (r_max, d_in): a counter that differs for every number of the adapter
+        start = int(_splitmix64(_splitmix64(np.array([self.init_seed], np.uint64)) + np.uint64(index))[0])
+        counter = np.arange(projection.r_max * projection.d_in, dtype=np.uint64).reshape(shape) + np.uint64(start)
+        x = _splitmix64(counter)
+        centred = (x >> np.uint64(40)).astype(np.int32) - 2**23  # 24 bits, exact in float32
+        return centred.astype(np.float32) * np.float32(sqrt(3 / projection.d_in) / 2**23)
+
     def plain_lora_bytes(self, rank: int = 8, bytes_per_number: int = 4) -> int:
         """Size of the numbers of a plain LoRA of one rank plus the head, without any container."""
         ranks = np.minimum(rank, self.r_max)
@@ -111,6 +153,7 @@ class Schema:
             "prefixes": list(self.prefixes),
             "head": [[tensor.name, list(tensor.shape)] for tensor in self.head],
             "base_fingerprint": self.base_fingerprint,
+            "init_seed": self.init_seed,
         }
 
     @classmethod
@@ -121,6 +164,7 @@ class Schema:
             prefixes=tuple(data["prefixes"]),
             head=tuple(HeadTensor(name, tuple(shape)) for name, shape in data["head"]),
             base_fingerprint=data["base_fingerprint"],
+            init_seed=data["init_seed"],
         )
 
 
@@ -174,3 +218,11 @@ class Factors:
             tuple(v[:r] for v, r in zip(self.v, kept, strict=True)),
             self.head,
         )
+
+
+def _splitmix64(x: np.ndarray) -> np.ndarray:
+    """Output number ``x`` (from 1) of SplitMix64 seeded with 0: uint64 to uint64, of any shape."""
+    x = x * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from airlora.adapter import (
@@ -21,12 +23,14 @@ from airlora.adapter import (
     find_targets,
 )
 from airlora.adapter.training import Strategy
-from airlora.codec import EdgeState, largest_uniform_rank
+from airlora.codec import Costs, EdgeState, largest_uniform_rank
 from airlora.config import RunConfig
 from airlora.factors import Schema
 from airlora.link import Link
+from airlora.plugins import find_plugins, registry_for
 from airlora.policy import Policy
 from airlora.policy.rules import AdaLora
+from airlora.spec import build
 from airlora.workload.base import Workload
 from airlora.workload.classify import ClassificationWorkload
 from airlora.workload.data import Dataset, load_data
@@ -65,25 +69,12 @@ def build_job(config: RunConfig, policy: Policy, link: Link) -> Job:
         InputError: something the user gave cannot be used (see ``airlora.errors``).
     """
     torch.set_num_threads(1)
-    dataset = load_data(
-        config.data,
-        task=config.task,
-        text_column=config.text_column,
-        label_column=config.label_column,
-        encoding=config.encoding,
-        seed=config.seed,
-    )
-    loaded = load_model(
-        config.model,
-        num_labels=len(dataset.labels) if dataset.task == "classify" else None,
-        device=config.device,
-    )
-    workload = make_workload(config, loaded, dataset)
-    targets = find_targets(loaded.model, config.target_names)
+    workload = load_workload(config)
+    targets = find_targets(workload.model, config.target_names)
     transposed = any(isinstance(module, Conv1D) for module in targets.values())
     nested = policy.training == "nested"
     adapter = NestedAdapter(
-        loaded.model,
+        workload.model,
         targets,
         max_rank=config.max_rank,
         alpha=config.adapter_alpha,
@@ -92,7 +83,7 @@ def build_job(config: RunConfig, policy: Policy, link: Link) -> Job:
         head=workload.head,
         base_fingerprint=workload.base_fingerprint,
     )
-    lr = config.lr if config.lr is not None else automatic_lr(loaded)
+    lr = config.lr if config.lr is not None else automatic_lr(workload.model)
     optimizer = NestedAdam(adapter, lr, rate_decay=RATE_DECAY if nested else 0.0)
     strategy: Strategy
     if isinstance(policy, AdaLora):
@@ -110,9 +101,42 @@ def build_job(config: RunConfig, policy: Policy, link: Link) -> Job:
     )
 
 
-def automatic_lr(loaded: LoadedModel) -> float:
+def load_workload(config: RunConfig) -> Workload:
+    """The model, the data and the objective of a job, the model as it was pretrained.
+
+    ``config.data`` may name a workload that plugs in (group ``airlora.workloads``, see ``airlora.plugins``).
+
+    Raises:
+        InputError: something the user gave cannot be used.
+    """
+    if config.data.partition(":")[0] in find_plugins("airlora.workloads"):
+        registry = registry_for(config.data, {}, "airlora.workloads", WorkloadPlugin)
+        plugin: WorkloadPlugin = build(registry, config.data, "workload")
+        return plugin.load(config)
+    dataset = load_data(
+        config.data,
+        task=config.task,
+        text_column=config.text_column,
+        label_column=config.label_column,
+        encoding=config.encoding,
+        seed=config.seed,
+    )
+    labels = len(dataset.labels) if dataset.task == "classify" else None
+    loaded = load_model(config.model, num_labels=labels, device=config.device)
+    return make_workload(config, loaded, dataset)
+
+
+class WorkloadPlugin(ABC):
+    """What the entry point of a workload names: a frozen dataclass whose fields are the keys of ``--data NAME:…``."""
+
+    @abstractmethod
+    def load(self, config: RunConfig) -> Workload:
+        """The workload for a run's configuration (its seed, batch size, lengths and device)."""
+
+
+def automatic_lr(model: nn.Module) -> float:
     """Learning rate where none is given: 0.5 / hidden size (see LOG.md)."""
-    hidden = int(getattr(loaded.model.config, "hidden_size", 64))
+    hidden = int(getattr(getattr(model, "config", None), "hidden_size", 64))
     return float(f"{0.5 / hidden:.2g}")
 
 
@@ -127,7 +151,7 @@ def resolve_policy(policy: P, link: Link, schema: Schema, config: RunConfig) -> 
     budget = link.observe(0.0).rate_bps * config.deadline_s / 8
     if np.isnan(budget):
         return replace(policy, rank=max(1, config.max_rank // 2))
-    fitting = largest_uniform_rank(schema, budget, policy.bits, policy.bits if schema.head else 0)
+    fitting = largest_uniform_rank(Costs.nominal(schema), budget, policy.bits, policy.bits if schema.head else 0)
     return replace(policy, rank=max(1, fitting))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from airlora.adapter import HEAD_LR_RATIO
-from airlora.codec import Allocation, EdgeState, Update, encode, project
+from airlora.codec import Allocation, Costs, EdgeState, Update, encode, project
 from airlora.config import RunConfig
 from airlora.errors import TrainingError
 from airlora.factors import Factors
@@ -30,7 +30,9 @@ class Quality:
 
     job: Job
     limit: int
+    test_limit: int | None = None
     _known: dict[tuple[str, str], float] = field(default_factory=dict)
+    _losses: dict[str, float] = field(default_factory=dict)
 
     def of(self, factors: Factors, split: str = "validation") -> float:
         """Quality of these factors: on the validation split's fixed sample, or on a whole other split.
@@ -39,7 +41,7 @@ class Quality:
             TrainingError: it is not finite.
         """
         with self.job.adapter.serving(factors):
-            value = self.job.workload.evaluate(split, self.limit if split == "validation" else None)
+            value = self.job.workload.evaluate(split, self.limit if split == "validation" else self.test_limit)
         if not np.isfinite(value):
             raise TrainingError(
                 f"{self.job.workload.metric} on the {split} split is {value}: training diverged, or the base model is"
@@ -53,6 +55,14 @@ class Quality:
         if key not in self._known:
             self._known[key] = self.of(edge.factors(), split)
         return self._known[key]
+
+    def loss(self, edge: EdgeState) -> float:
+        """Validation loss of the edge's model in nats, on a quarter of the sample: what the encoder measures."""
+        if edge.id not in self._losses:
+            with self.job.adapter.serving(edge.factors()):
+                value = self.job.workload.validation_loss(max(self.limit // 4, 1))
+            self._losses[edge.id] = value if np.isfinite(value) else float("inf")
+        return self._losses[edge.id]
 
 
 @dataclass
@@ -99,10 +109,11 @@ class Play:
             energy=cloud_round.energy,
             held_ranks=self.edge.active_ranks,
             since_contact_s=t_s - self.contact_s,
+            costs=Costs.measure(cloud_round.factors, self.edge),
         )
-        allocation = project(self.policy.decide(observation), observation.schema, float("inf"))
+        allocation = project(self.policy.decide(observation), observation.costs, float("inf"))
         clock.lap("decision_s")
-        update = encode(cloud_round.factors, self.edge, allocation, self.round)
+        update = encode(cloud_round.factors, self.edge, allocation, self.round, self.quality.loss)
         clock.lap("encode_s")
         delivery = self.link.transmit(update.layer_bytes, t_s, self.config.deadline_s)
         for layer in update.layers[: delivery.layers_delivered]:

@@ -38,23 +38,17 @@ class NestedLinear(nn.Module):
         rank: components active now, 0 … r_max.
     """
 
-    def __init__(self, base: nn.Module, r_max: int, scale: float, form: Form, generator: torch.Generator):
+    def __init__(
+        self, base: nn.Module, scale: float, left: torch.Tensor, right: torch.Tensor, gain: torch.Tensor | None = None
+    ):
         super().__init__()
-        d_out, d_in = shape_of(base)
-        self.base = base
-        self.r_max = r_max
-        self.rank = r_max
-        self.scale = scale
-        if form == "svd":
-            left = torch.linalg.qr(torch.randn(d_out, r_max, generator=generator))[0].T
-            right = torch.linalg.qr(torch.randn(d_in, r_max, generator=generator))[0].T
-        else:
-            left = torch.zeros(r_max, d_out)
-            right = torch.randn(r_max, d_in, generator=generator) / d_in**0.5
         device = next(base.parameters()).device
+        self.base = base
+        self.r_max = self.rank = len(right)
+        self.scale = scale
         self.left = nn.Parameter(left.contiguous().to(device))
         self.right = nn.Parameter(right.contiguous().to(device))
-        self.gain = nn.Parameter(torch.zeros(r_max, device=device)) if form == "svd" else None
+        self.gain = None if gain is None else nn.Parameter(gain.to(device))
         self._served: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -124,30 +118,37 @@ class NestedAdapter:
         head: dict[str, nn.Parameter] | None = None,
         base_fingerprint: str = "",
     ):
-        generator = torch.Generator().manual_seed(seed)
         self.form: Form = form
         self.head = dict(head or {})
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         for parameter in self.head.values():
             parameter.requires_grad_(True)
-        self.layers: dict[str, NestedLinear] = {}
-        for name, module in targets.items():
-            r_max = min(max_rank, *shape_of(module))
-            layer = NestedLinear(module, r_max, alpha / r_max, form, generator)
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, layer)
-            self.layers[name] = layer
-        largest = max(layer.r_max for layer in self.layers.values())
+        shapes = {name: shape_of(module) for name, module in targets.items()}
+        projections = tuple(Projection(name, *shape, min(max_rank, *shape)) for name, shape in shapes.items())
+        largest = max(projection.r_max for projection in projections)
         wanted = prefixes if prefixes is not None else [2**k for k in range(largest.bit_length())]
         self.schema = Schema(
-            projections=tuple(
-                Projection(name, *shape_of(layer.base), layer.r_max) for name, layer in self.layers.items()
-            ),
+            projections=projections,
             prefixes=tuple(sorted({min(r, largest) for r in wanted} | {largest})),
             head=tuple(HeadTensor(name, tuple(parameter.shape)) for name, parameter in self.head.items()),
             base_fingerprint=base_fingerprint,
+            init_seed=seed if form == "lora" else None,
         )
+        generator = torch.Generator().manual_seed(seed)
+        self.layers: dict[str, NestedLinear] = {}
+        for index, (projection, module) in enumerate(zip(projections, targets.values(), strict=True)):
+            scale, gain = alpha / projection.r_max, None
+            if form == "svd":
+                left, right = (_orthonormal(size, projection.r_max, generator) for size in shapes[projection.name])
+                gain = torch.zeros(projection.r_max)
+            else:
+                left = torch.zeros(projection.r_max, projection.d_out)
+                right = torch.from_numpy(self.schema.initial_v(index))
+            layer = NestedLinear(module, scale, left, right, gain)
+            parent, _, child = projection.name.rpartition(".")
+            setattr(model.get_submodule(parent), child, layer)
+            self.layers[projection.name] = layer
 
     def set_ranks(self, ranks: int | Sequence[int] | np.ndarray) -> None:
         """Activate the first ``ranks`` components, of all projections or of each (clipped to r_max)."""
@@ -227,6 +228,11 @@ class NestedAdapter:
         with torch.no_grad():
             for name, value in self.state().items():
                 value.copy_(state[name])
+
+
+def _orthonormal(size: int, r_max: int, generator: torch.Generator) -> torch.Tensor:
+    """(r_max, size) with orthonormal rows."""
+    return torch.linalg.qr(torch.randn(size, r_max, generator=generator))[0].T
 
 
 def _reader(values: Values | None) -> Callable[[nn.Parameter], torch.Tensor]:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-BITS = (4, 8, 16, 32)
-"""Bits per number that the codec can send (16 and 32 are IEEE floats)."""
+BITS = (2, 3, 4, 6, 8, 16)
+"""Bits per number that can be asked for; 16 is exact float16, the others set the quantiser's step (see ``steps``)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Allocation:
     """Rank and bits of every projection, and bits of the head.
 
+    Bits say how finely a number is known to the edge afterwards. What they cost depends on how far the edge's
+    value is from it: entropy coding pays for the change only.
+
     Attributes:
         ranks: (projections,) int64, 0 … r_max; 0 sends nothing for that projection.
-        bits: (projections,) int64, each one of ``BITS``.
+        bits: (projections,) int64, each one of ``BITS``: the mean over the components of a projection, of which
+            the stronger ones get finer steps. Or (projections, largest r_max): bits of each component by itself,
+            one of ``BITS``, or 0 to leave that component as the edge holds it.
         head_bits: one of ``BITS``, or 0 to leave the head out.
         budget_bytes: bytes the update may cost; inf means "until the deadline cuts it off".
     """
@@ -25,3 +33,23 @@ class Allocation:
     bits: np.ndarray
     head_bits: int
     budget_bytes: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; a budget of inf is None."""
+        return {
+            "ranks": self.ranks.tolist(),
+            "bits": self.bits.tolist(),
+            "head_bits": self.head_bits,
+            "budget_bytes": self.budget_bytes if math.isfinite(self.budget_bytes) else None,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Allocation:
+        """The inverse of ``to_json``."""
+        budget = data["budget_bytes"]
+        return cls(
+            np.array(data["ranks"], np.int64),
+            np.array(data["bits"], np.int64),
+            int(data["head_bits"]),
+            math.inf if budget is None else float(budget),
+        )

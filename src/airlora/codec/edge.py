@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from airlora.codec.files import read_tensors, write_tensors
-from airlora.codec.layers import BlockPiece, HeadPiece, head_row_sizes, head_spans, read_layer
-from airlora.codec.quantise import decode_rows, row_bytes
-from airlora.errors import CompatibilityError, StoreError
+from airlora.codec.layers import CAP, DROP, HeadPiece, LayerInfo, read_info, unframe
+from airlora.codec.numbers import Layout, read_numbers
+from airlora.codec.parts import HEAD, Part, U, parts_of
+from airlora.codec.stream import Ledger, StreamReader
+from airlora.errors import CompatibilityError, StoreError, UpdateError
 from airlora.factors import Factors, Schema
 
 NEVER = -1
 """Round of a component or head row that was never delivered."""
 
-_KIND = "airlora-edge-state-1"
+_KIND = "airlora-edge-state-2"
+_ID_BYTES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +34,7 @@ class EdgeState:
 
     Attributes:
         schema: what the arrays belong to.
-        u: one array a projection, (d_out, r_max) float32.
+        u: one array a projection, (d_out, r_max) float32, column by column in memory.
         v: one array a projection, (r_max, d_in) float32.
         head: all head tensors, flattened and joined in schema order, (head_size,) float32.
         active_ranks: (projections,) int64, components in use.
@@ -64,8 +68,8 @@ class EdgeState:
                     f"edge state: {name} is {found[name].dtype} {found[name].shape},"
                     f" the schema asks for {np.dtype(dtype)} {shape}"
                 )
-        if (self.active_ranks < 0).any() or (self.active_ranks > self.schema.r_max).any():
-            raise CompatibilityError(f"edge state: active ranks {self.active_ranks} exceed 0…{self.schema.r_max}")
+        if (self.active_ranks < 0).any() or (self.active_ranks > self.stored_ranks).any():
+            raise CompatibilityError(f"edge state: active ranks {self.active_ranks} exceed 0…{self.stored_ranks}")
 
     @classmethod
     def initial(cls, schema: Schema, head: Mapping[str, np.ndarray]) -> EdgeState:
@@ -79,16 +83,16 @@ class EdgeState:
             CompatibilityError: the head does not fit the schema.
         """
         flat = flatten_head(schema, head)
-        digest = hashlib.sha256(b"airlora edge state 1" + bytes.fromhex(schema.id) + flat.astype("<f4").tobytes())
+        digest = hashlib.sha256(b"airlora edge state 2" + bytes.fromhex(schema.id) + flat.astype("<f4").tobytes())
         return cls(
             schema=schema,
-            u=tuple(_fixed(np.zeros((p.d_out, p.r_max), np.float32)) for p in schema.projections),
-            v=tuple(_fixed(np.zeros((p.r_max, p.d_in), np.float32)) for p in schema.projections),
+            u=tuple(_fixed(np.zeros((p.r_max, p.d_out), np.float32).T) for p in schema.projections),
+            v=tuple(_fixed(schema.initial_v(index)) for index in range(len(schema.projections))),
             head=_fixed(flat),
             active_ranks=_fixed(np.zeros(len(schema.projections), np.int64)),
             component_rounds=_fixed(np.full((len(schema.projections), schema.prefixes[-1]), NEVER, np.int64)),
-            head_rounds=_fixed(np.full(_head_rows(schema), NEVER, np.int64)),
-            id=digest.hexdigest()[:32],
+            head_rounds=_fixed(np.full(schema.head_rows, NEVER, np.int64)),
+            id=digest.hexdigest()[: 2 * _ID_BYTES],
         )
 
     @property
@@ -111,70 +115,138 @@ class EdgeState:
             _unflatten_head(self.schema, self.head),
         )
 
+    @property
+    def stored_ranks(self) -> np.ndarray:
+        """Components that were ever received, counted from the first without a gap: (projections,) int64."""
+        return np.cumprod(self.component_rounds != NEVER, axis=1).sum(axis=1)
+
     def apply(self, layer: bytes) -> EdgeState:
         """The state after one more layer; this one stays as it is.
 
-        A layer of components makes exactly the components up to its end active, so that each projection always
-        runs on components of a single round.
-
         Raises:
             UpdateError: the bytes are not a valid layer.
-            CompatibilityError: a layer of another schema, of an earlier round than this state, of a piece that
-                this round already delivered, or of a block whose lower blocks are not of its round.
+            CompatibilityError: a layer of another schema, or one that builds on another state (an earlier one, a
+                later one, or one of another chain).
         """
-        round_index, piece, body = read_layer(self.schema, layer)
+        return self.read(layer)[1]
+
+    def read(self, layer: bytes, ledger: Ledger | None = None) -> tuple[LayerInfo, EdgeState]:
+        """(what a layer says, the state after it); see ``apply``.
+
+        Args:
+            layer: its bytes.
+            ledger: where it is noted what the bits of its body are for.
+        """
+        round_index, parent, body = unframe(self.schema, layer)
+        if not self.id.startswith(parent):
+            raise CompatibilityError(f"a layer for state {parent}, this edge is at {self.id[:16]}; drop it")
         if round_index < self.round:
-            raise CompatibilityError(f"a layer of round {round_index}, this edge is at {self.round}; drop it")
-        next_id = hashlib.sha256(bytes.fromhex(self.id) + layer).hexdigest()[:32]
-        if isinstance(piece, HeadPiece):
-            return self._with_head(round_index, piece, body, next_id)
-        return self._with_block(round_index, piece, body, next_id)
+            raise UpdateError(f"a layer of round {round_index} builds on one of round {self.round}; drop it")
+        stream = StreamReader(body, ledger)
+        pieces, tail, cap = read_info(stream, self.schema)
+        stream.charge("pieces")
+        info = LayerInfo(round_index, parent, pieces, tail, cap)
+        parts = [part for piece in pieces for part in parts_of(self.schema, piece)]
+        values = read_numbers(stream, Layout.of(parts), self.held(parts))
+        stream.finish()
+        return info, self.after(info, parts, values, layer)
 
-    def _with_head(self, round_index: int, piece: HeadPiece, body: np.ndarray, next_id: str) -> EdgeState:
-        rows = slice(piece.first, piece.first + piece.count)
-        if (self.head_rounds[rows] == round_index).any():
-            raise CompatibilityError(
-                f"head rows from {piece.first} of round {round_index} are applied already; drop it"
-            )
-        head, rounds = self.head.copy(), self.head_rounds.copy()
-        at = 0
-        for offset, count, size in head_spans(self.schema, piece.first, piece.count):
-            numbers, at = _take(body, at, count, size, piece.bits)
-            head[offset : offset + count * size] = numbers.ravel()
-        rounds[rows] = round_index
-        return replace(self, head=_fixed(head), head_rounds=_fixed(rounds), id=next_id)
+    def held(self, parts: Sequence[Part]) -> np.ndarray:
+        """What the edge holds of some parts, vector by vector, end to end: (n,) float32."""
+        return np.concatenate([np.zeros(0, np.float32), *(self._view(part).ravel() for part in parts)])
 
-    def _with_block(self, round_index: int, piece: BlockPiece, body: np.ndarray, next_id: str) -> EdgeState:
-        u, v = list(self.u), list(self.v)
-        active, rounds = self.active_ranks.copy(), self.component_rounds.copy()
-        at = 0
-        for index, start, stop, bits in piece.touched(self.schema):
-            projection = self.schema.projections[index]
-            if (rounds[index, :start] != round_index).any():
-                raise CompatibilityError(
-                    f"{projection.name}: components {start}…{stop - 1} of round {round_index} need the lower ones of"
-                    f" the same round, found rounds {rounds[index, :start].tolist()}; drop it"
-                )
-            if (rounds[index, start:stop] == round_index).any():
-                raise CompatibilityError(
-                    f"{projection.name}: components from {start} of round {round_index} are applied already; drop it"
-                )
-            columns, at = _take(body, at, stop - start, projection.d_out, bits)  # (components, d_out)
-            lines, at = _take(body, at, stop - start, projection.d_in, bits)  # (components, d_in)
-            new_u, new_v = u[index].copy(), v[index].copy()
-            new_u[:, start:stop] = columns.T
-            new_v[start:stop] = lines
-            u[index], v[index] = _fixed(new_u), _fixed(new_v)
-            active[index] = stop
-            rounds[index, start:stop] = round_index
-        return replace(
-            self,
-            u=tuple(u),
-            v=tuple(v),
-            active_ranks=_fixed(active),
+    def after(self, info: LayerInfo, parts: Sequence[Part], values: np.ndarray, layer: bytes) -> EdgeState:
+        """The state after a layer that was read or written already.
+
+        Args:
+            info: what the layer says.
+            parts: those of its pieces, in order.
+            values: (n,) float32, their new vectors, end to end.
+            layer: its bytes, for the id.
+
+        Raises:
+            UpdateError: a piece starts beyond the components that are stored.
+        """
+        rounds, head_rounds = self.component_rounds.copy(), self.head_rounds.copy()
+        active, stored = self.active_ranks.copy(), self.stored_ranks
+        for piece in info.pieces:
+            if isinstance(piece, HeadPiece):
+                head_rounds[piece.first : piece.first + piece.count] = info.round_index
+                continue
+            for index, stop in piece.touched():
+                if stored[index] < piece.start:
+                    name = self.schema.projections[index].name
+                    raise UpdateError(f"a layer starts at component {piece.start} of {name}, which stores fewer")
+                rounds[index, piece.start : stop] = info.round_index
+                stored[index] = max(stored[index], stop)
+                active[index] = stop if info.tail == DROP else max(active[index], stop)
+        u, v, head = self._with(parts, values)
+        return self._next(
+            u=u,
+            v=v,
+            head=head,
+            active_ranks=_fixed(np.minimum(stored, info.cap) if info.tail == CAP else active),
             component_rounds=_fixed(rounds),
-            id=next_id,
+            head_rounds=_fixed(head_rounds),
+            id=hashlib.sha256(bytes.fromhex(self.id) + layer).hexdigest()[: 2 * _ID_BYTES],
         )
+
+    def _view(self, part: Part) -> np.ndarray:
+        """What is held of a part: (count, length)."""
+        if part.side == HEAD:
+            first = sum(tensor.size for tensor in self.schema.head[: part.index]) + part.start * part.length
+            return self.head[first : first + part.size].reshape(part.count, part.length)
+        vectors = self.u[part.index].T if part.side == U else self.v[part.index]
+        return vectors[part.start : part.stop]
+
+    def _with(
+        self, parts: Sequence[Part], values: np.ndarray
+    ) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...], np.ndarray]:
+        """(u, v, head) with these parts changed; arrays that are not touched are shared."""
+        u, v, head = list(self.u), list(self.v), self.head
+        at = 0
+        for part in parts:
+            new = values[at : at + part.size].reshape(part.count, part.length)
+            at += part.size
+            if part.side == HEAD:
+                head = head.copy() if head is self.head else head
+                first = sum(tensor.size for tensor in self.schema.head[: part.index]) + part.start * part.length
+                head[first : first + part.size] = new.ravel()
+            elif part.side == U:
+                changed = u[part.index].copy(order="K")
+                changed[:, part.start : part.stop] = new.T
+                u[part.index] = _fixed(changed)
+            else:
+                changed = v[part.index].copy()
+                changed[part.start : part.stop] = new
+                v[part.index] = _fixed(changed)
+        return tuple(u), tuple(v), _fixed(head)
+
+    def _next(self, **changed: Any) -> EdgeState:
+        """A state with some attributes changed. Its shapes are this one's, so they are not checked again."""
+        state = object.__new__(EdgeState)
+        state.__dict__.update(self.__dict__, **changed)
+        return state
+
+    def acts_like(self, other: EdgeState) -> bool:
+        """Whether both give the same model: components whose u or v is all zero do not count.
+
+        An update after which the edge acts like before was "applied, but nothing changed".
+        """
+        if not np.array_equal(self.head, other.head):
+            return False
+        return all(
+            np.array_equal(a, b)
+            for index in range(len(self.schema.projections))
+            for a, b in zip(self._acting(index), other._acting(index), strict=True)
+        )
+
+    def _acting(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """(u, v) of a projection's active components that are not zero."""
+        rank = int(self.active_ranks[index])
+        u, v = self.u[index][:, :rank], self.v[index][:rank]
+        acting = u.any(axis=0) & v.any(axis=1)
+        return u[:, acting], v[acting]
 
     def to_tensors(self) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         """Everything as (tensors by name, metadata), for a safetensors file."""
@@ -191,15 +263,18 @@ class EdgeState:
             schema = Schema.from_json(json.loads(metadata["schema"]))
             arrays = {name: _fixed(np.array(tensors[name])) for name in _layout(schema)}
             count = range(len(schema.projections))
-            bytes.fromhex(metadata["id"])
+            if len(bytes.fromhex(metadata["id"])) != _ID_BYTES:
+                raise ValueError(f"id {metadata['id']!r} has not {2 * _ID_BYTES} hex digits")
+            if not all(np.isfinite(array).all() for array in arrays.values()):
+                raise ValueError("it holds NaN or infinity")
             return cls(
                 schema=schema,
-                u=tuple(arrays.pop(f"u_{index:04d}") for index in count),
+                u=tuple(_fixed(np.asfortranarray(arrays.pop(f"u_{index:04d}"))) for index in count),
                 v=tuple(arrays.pop(f"v_{index:04d}") for index in count),
                 id=metadata["id"],
                 **arrays,
             )
-        except (KeyError, TypeError, ValueError, CompatibilityError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError, CompatibilityError) as error:
             raise StoreError(f"the stored edge state is not usable ({error}); start from an earlier one") from error
 
     def save(self, path: Path) -> None:
@@ -253,10 +328,6 @@ def _unflatten_head(schema: Schema, flat: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _head_rows(schema: Schema) -> int:
-    return sum(rows for rows, _ in head_row_sizes(schema))
-
-
 def _layout(schema: Schema) -> dict[str, tuple[tuple[int, ...], type]]:
     count = len(schema.projections)
     return {
@@ -265,15 +336,8 @@ def _layout(schema: Schema) -> dict[str, tuple[tuple[int, ...], type]]:
         "head": ((schema.head_size,), np.float32),
         "active_ranks": ((count,), np.int64),
         "component_rounds": ((count, schema.prefixes[-1]), np.int64),
-        "head_rounds": ((_head_rows(schema),), np.int64),
+        "head_rounds": ((schema.head_rows,), np.int64),
     }
-
-
-def _take(body: np.ndarray, at: int, count: int, numbers: int, bits: int) -> tuple[np.ndarray, int]:
-    """Decode the next ``count`` rows: ((count, numbers) float32, position after them)."""
-    width = row_bytes(numbers, bits)
-    end = at + count * width
-    return decode_rows(body[at:end].reshape(count, width), numbers, bits), end
 
 
 def _fixed(array: np.ndarray) -> np.ndarray:

@@ -26,12 +26,13 @@ def write_tensors(path: Path, kind: str, tensors: Mapping[str, np.ndarray], meta
     Raises:
         StoreError: the file cannot be written.
     """
+    tensors = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}  # it writes memory order
     complete = {**metadata, _FORMAT: kind}
     complete[_DIGEST] = _digest(tensors, complete)
     temporary = path.with_name(path.name + ".part")
     try:
         with open(temporary, "wb") as file:
-            file.write(save(dict(tensors), metadata={_KEY: json.dumps(complete, sort_keys=True)}))
+            file.write(save(tensors, metadata={_KEY: json.dumps(complete, sort_keys=True)}))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -51,7 +52,7 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str
         with safe_open(path, framework="numpy") as file:
             metadata = _strings(json.loads((file.metadata() or {}).get(_KEY, "{}")))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise StoreError(f"{path} is not a readable safetensors file ({error}); fetch or write it again") from error
     if metadata.get(_FORMAT) != kind:
         raise StoreError(f"{path} is of format {metadata.get(_FORMAT)!r}, not {kind!r}; name the right file")
@@ -59,6 +60,16 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str
         raise StoreError(f"{path} was changed after it was written: its digest is wrong; fetch or write it again")
     del metadata[_FORMAT]
     return tensors, metadata
+
+
+def file_kind(path: Path) -> str:
+    """What a safetensors file says it is, by its header alone; empty if it is not one that AirLoRA wrote."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = _strings(json.loads((file.metadata() or {}).get(_KEY, "{}")))
+    except (SafetensorError, OSError, ValueError, RecursionError):
+        return ""
+    return metadata.get(_FORMAT, "")
 
 
 def _strings(metadata: object) -> dict[str, str]:
@@ -71,5 +82,5 @@ def _digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> s
     digest = hashlib.sha256(repr(sorted(metadata.items())).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype.str} {tensor.shape}".encode())
-        digest.update(np.ascontiguousarray(tensor).tobytes())
+        digest.update(tensor.tobytes())
     return digest.hexdigest()

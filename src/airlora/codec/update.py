@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import chain
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from airlora.codec.allocation import Allocation
-from airlora.codec.edge import EdgeState, flatten_head
+from airlora.codec.allocation import BITS, Allocation
+from airlora.codec.choice import LayerChoice, Measure
+from airlora.codec.costs import Costs
+from airlora.codec.edge import EdgeState
 from airlora.codec.files import read_tensors, write_tensors
-from airlora.codec.layers import (
-    HeadPiece,
-    Piece,
-    block_start,
-    head_row_sizes,
-    head_spans,
-    layer_bytes,
-    plan,
-    read_layer,
-    write_layer,
-)
-from airlora.codec.quantise import encode_rows
-from airlora.errors import CompatibilityError, StoreError, UpdateError
+from airlora.codec.plan import plan
+from airlora.codec.targets import Targets
+from airlora.errors import CompatibilityError, StoreError, TrainingError
 from airlora.factors import Factors, Schema
 
-_KIND = "airlora-update-1"
+UPDATE_KIND = "airlora-update-2"
 _LAST_ROUND = 2**32 - 1
 
 
@@ -38,15 +28,17 @@ class Update:
 
     Attributes:
         layers: the bytes of each layer.
-        parent: id of the edge state that they were made for.
+        parent: id of the edge state that the first of them builds on.
         schema_id: id of the schema.
         round_index: the round, from 0.
+        allocation: what was asked for, where it is known; it is kept in the file and does not go on air.
     """
 
     layers: tuple[bytes, ...]
     parent: str
     schema_id: str
     round_index: int
+    allocation: Allocation | None = field(default=None, compare=False)
 
     @property
     def layer_bytes(self) -> tuple[int, ...]:
@@ -66,158 +58,103 @@ class Update:
         """
         tensors = {f"layer_{index:04d}": np.frombuffer(layer, np.uint8) for index, layer in enumerate(self.layers)}
         metadata = {"parent": self.parent, "schema_id": self.schema_id, "round": str(self.round_index)}
-        write_tensors(path, _KIND, tensors, metadata)
+        if self.allocation:
+            metadata["allocation"] = json.dumps(self.allocation.to_json())
+        write_tensors(path, UPDATE_KIND, tensors, metadata)
 
     @classmethod
     def load(cls, path: Path) -> Update:
         """Read what ``save`` wrote.
 
         Raises:
-            StoreError: the file is missing, changed, or no update.
+            StoreError: the file is missing, changed, or no update (a pickle, for one).
         """
-        tensors, metadata = read_tensors(path, _KIND)
+        tensors, metadata = read_tensors(path, UPDATE_KIND)
         try:
             layers = tuple(tensors[f"layer_{index:04d}"].tobytes() for index in range(len(tensors)))
-            return cls(layers, metadata["parent"], metadata["schema_id"], int(metadata["round"]))
-        except (KeyError, ValueError) as error:
+            asked = Allocation.from_json(json.loads(metadata["allocation"])) if "allocation" in metadata else None
+            return cls(layers, metadata["parent"], metadata["schema_id"], int(metadata["round"]), asked)
+        except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise StoreError(f"{path} is not a complete update ({error}); write it again") from error
 
 
-def encode(factors: Factors, edge: EdgeState, allocation: Allocation, round_index: int) -> Update:
+def encode(
+    factors: Factors,
+    edge: EdgeState,
+    allocation: Allocation,
+    round_index: int,
+    measure: Measure | None = None,
+) -> Update:
     """Encode what the allocation asks for. Pure: equal arguments give equal bytes, and nothing is changed.
 
     The head and the components up to the first prefix are one priority class, each later block is one of its own.
     Within a class, pieces that the edge received longest ago come first (the head on a tie). Layers beyond the
     allocation's budget are left out, so what one round cannot carry is first in its class in the next.
 
+    What happens to components that the edge holds beyond those of a layer is measured: new components on top of a
+    tail trained for others can be worse than the new ones alone, or better. After each class the better of keeping
+    and dropping is taken; if even that is worse than the state before the update by more than ``choice.TOLERANCE``, the
+    class joins the next one in a single layer, or is left out if it is the last. In the end, the prefix that
+    measured best becomes active. Without ``measure`` tails are kept.
+
     Args:
         factors: the cloud's adapter, with at least ``allocation.ranks`` components.
         edge: the state that the edge last acknowledged.
         allocation: a valid one (see ``codec.project``).
-        round_index: later than every round that the edge has seen, below 2^32.
+        round_index: not below the edge's newest round, below 2^32.
+        measure: loss of a state's model in nats, lower is better, on validation data.
 
     Raises:
         CompatibilityError: factors, edge and allocation are not of one schema.
-        UpdateError: the factors hold NaN or infinity.
+        TrainingError: the factors hold NaN, infinity, or values far beyond what training gives.
         ValueError: the allocation or the round cannot be sent.
     """
     schema = edge.schema
+    _check(schema, factors, edge, allocation, round_index)
+    costs = Costs.measure(factors, edge)
+    _check_finite(costs, factors)
+    choice = LayerChoice(Targets(factors, allocation, costs), edge, round_index, measure, allocation.budget_bytes)
+    for pieces in plan(schema, allocation, costs):
+        choice.add_class(pieces)
+    choice.activate_best()
+    return Update(choice.layers, edge.id, schema.id, round_index, allocation)
+
+
+def _check(schema: Schema, factors: Factors, edge: EdgeState, allocation: Allocation, round_index: int) -> None:
     if factors.schema.id != schema.id:
         raise CompatibilityError(f"factors of schema {factors.schema.id} for an edge of schema {schema.id}")
-    if not edge.round < round_index <= _LAST_ROUND:
-        raise ValueError(f"round {round_index} must be in {edge.round + 1}…{_LAST_ROUND}: the edge is at {edge.round}")
-    classes = plan(schema, allocation)
-    if (allocation.ranks > factors.ranks).any():
-        raise ValueError(f"allocation ranks {allocation.ranks} exceed the factors' {factors.ranks}; lower them")
-    pieces = _select(schema, classes, edge, allocation.budget_bytes)
-    rows = _Rows(factors, allocation)
-    layers = tuple(write_layer(schema, piece, round_index, rows.body(piece)) for piece in pieces)
-    return Update(layers, edge.id, schema.id, round_index)
-
-
-def inspect_update(layers: Sequence[bytes], schema: Schema) -> list[dict[str, Any]]:
-    """One row of plain data for each layer.
-
-    Returns:
-        Dicts with ``layer`` (index), ``round``, ``kind`` ("head" or "block"), ``names`` of the tensors or projections,
-        ``start`` and ``stop`` (head rows, or components; half-open), ``bits`` (widths in use, ascending) and ``bytes``.
-
-    Raises:
-        UpdateError: a layer is not valid.
-        CompatibilityError: a layer of another schema.
-    """
-    return [_row(index, layer, schema) for index, layer in enumerate(layers)]
-
-
-def _row(index: int, layer: bytes, schema: Schema) -> dict[str, Any]:
-    round_index, piece, _ = read_layer(schema, layer)
-    if isinstance(piece, HeadPiece):
-        names, end = [], 0
-        for tensor, (rows, _) in zip(schema.head, head_row_sizes(schema), strict=True):
-            end += rows
-            if end - rows < piece.first + piece.count and piece.first < end:
-                names.append(tensor.name)
-        kind, start, stop, bits = "head", piece.first, piece.first + piece.count, [piece.bits]
-    else:
-        touched = list(piece.touched(schema))
-        names = [schema.projections[projection].name for projection, *_ in touched]
-        kind, start, stop = "block", block_start(schema, piece.block), max(piece.ranks)
-        bits = sorted({width for *_, width in touched})
-    return {
-        "layer": index,
-        "round": round_index,
-        "kind": kind,
-        "names": names,
-        "start": start,
-        "stop": stop,
-        "bits": bits,
-        "bytes": len(layer),
-    }
-
-
-def _select(schema: Schema, classes: list[list[Piece]], edge: EdgeState, budget_bytes: float) -> list[Piece]:
-    """The pieces to send, in order: whatever still fits, but no block on a projection whose lower block is left out."""
-    chosen: list[Piece] = []
-    reached = [0] * len(schema.projections)
-    left = budget_bytes
-    # The head and the first block are of no use without each other: under a budget too small for both, the
-    # staler goes first, so that neither starves.
-    urgent = 1 + any(isinstance(piece, HeadPiece) for pieces in classes[:1] for piece in pieces)
-    for pieces in (list(chain(*classes[:urgent])), *classes[urgent:]):
-        for piece in sorted(pieces, key=lambda piece: _last_round(schema, piece, edge)):
-            size = layer_bytes(schema, piece)
-            touched = [] if isinstance(piece, HeadPiece) else list(piece.touched(schema))
-            if size > left or any(reached[index] < start for index, start, *_ in touched):
-                continue
-            for index, _, stop, _ in touched:
-                reached[index] = stop
-            left -= size
-            chosen.append(piece)
-    return chosen
-
-
-def _last_round(schema: Schema, piece: Piece, edge: EdgeState) -> int:
-    """Oldest round among what the edge holds of a piece."""
-    if isinstance(piece, HeadPiece):
-        return int(edge.head_rounds[piece.first : piece.first + piece.count].min())
-    return min(int(edge.component_rounds[index, start:stop].min()) for index, start, stop, _ in piece.touched(schema))
-
-
-class _Rows:
-    """Encoded rows of the factors; those of a projection are quantised once, when first needed."""
-
-    def __init__(self, factors: Factors, allocation: Allocation) -> None:
-        self._factors = factors
-        self._ranks = allocation.ranks.tolist()
-        self._head = flatten_head(factors.schema, factors.head)
-        self._projections: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-
-    def body(self, piece: Piece) -> bytes:
-        schema = self._factors.schema
-        if isinstance(piece, HeadPiece):
-            return b"".join(
-                _encode_named(
-                    "head", self._head[offset : offset + count * size].reshape(count, size), piece.bits
-                ).tobytes()
-                for offset, count, size in head_spans(schema, piece.first, piece.count)
-            )
-        return b"".join(
-            rows[start:stop].tobytes()
-            for index, start, stop, bits in piece.touched(schema)
-            for rows in self._projection(index, bits)
+    if not max(edge.round, 0) <= round_index <= _LAST_ROUND:
+        raise ValueError(
+            f"round {round_index} must be in {max(edge.round, 0)}…{_LAST_ROUND}: the edge has {edge.round}"
         )
+    count = len(schema.projections)
+    ranks, bits = allocation.ranks, allocation.bits
+    if ranks.shape != (count,) or bits.shape not in ((count,), (count, schema.prefixes[-1])):
+        raise CompatibilityError(f"an allocation of shapes {ranks.shape}, {bits.shape} for {count} projections")
+    widths = BITS if bits.ndim == 1 else (0, *BITS)
+    valid = {
+        "ranks": ranks.dtype.kind == "i" and bool(((ranks >= 0) & (ranks <= schema.r_max)).all()),
+        "bits": bits.dtype.kind == "i" and bool(np.isin(bits, widths).all()),
+        "head_bits": allocation.head_bits in (0, *BITS),
+        "budget_bytes": allocation.budget_bytes >= 0,
+    }
+    for name, is_valid in valid.items():
+        if not is_valid:
+            found = getattr(allocation, name)
+            raise ValueError(f"allocation {name} = {found} cannot be sent; pass it through codec.project first")
+    if (ranks > factors.ranks).any():
+        raise ValueError(f"allocation ranks {ranks} exceed the factors' {factors.ranks}; lower them")
 
-    def _projection(self, index: int, bits: int) -> tuple[np.ndarray, np.ndarray]:
-        if index not in self._projections:
-            rank = self._ranks[index]
-            name = self._factors.schema.projections[index].name
-            u, v = self._factors.u[index][:, :rank], self._factors.v[index][:rank]
-            self._projections[index] = _encode_named(name, u.T, bits), _encode_named(name, v, bits)
-        return self._projections[index]
 
-
-def _encode_named(name: str, x: np.ndarray, bits: int) -> np.ndarray:
-    try:
-        return encode_rows(x, bits)
-    except UpdateError as error:
-        raise UpdateError(f"{name}: {error} (training diverged? go back to a checkpoint)") from error
+def _check_finite(costs: Costs, factors: Factors) -> None:
+    bad = [
+        projection.name
+        for projection, u, v in zip(costs.schema.projections, costs.rms_u, costs.rms_v, strict=True)
+        if not (np.isfinite(u).all() and np.isfinite(v).all())
+    ]
+    bad += [name for name, tensor in factors.head.items() if not np.isfinite(tensor).all()]
+    if bad:
+        raise TrainingError(
+            f"training diverged: values to send are NaN or infinite in {len(bad)} tensors, the first in {bad[0]};"
+            " start again with a lower --lr (rounds finished before are kept)"
+        )

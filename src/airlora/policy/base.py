@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from airlora.codec.allocation import Allocation
+from airlora.codec.costs import Costs
 from airlora.factors import Schema
 from airlora.link.base import LinkState
 from airlora.workload.text import TextStatistics
@@ -31,6 +32,7 @@ class Observation:
         energy: (projections, largest r_max) squared Frobenius norm of each folded component.
         held_ranks: (projections,) components that the edge has active now.
         since_contact_s: time since the last delivered layer, in s; inf before the first.
+        costs: what sending each rank at each number of bits would take, given what the edge holds.
     """
 
     round: int
@@ -44,6 +46,7 @@ class Observation:
     energy: np.ndarray
     held_ranks: np.ndarray
     since_contact_s: float
+    costs: Costs
 
     @property
     def budget_bytes(self) -> float:

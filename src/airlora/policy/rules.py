@@ -10,13 +10,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from airlora.codec import Allocation, largest_uniform_rank, update_bytes
+from airlora.codec import BITS, Allocation, largest_uniform_rank
 from airlora.policy.base import Observation, Policy, Training
 
 
 def _check_bits(bits: int) -> None:
-    if bits not in (4, 8, 16, 32):
-        raise ValueError(f"bits={bits}; allowed: 4, 8, 16, 32")
+    if bits not in BITS:
+        raise ValueError(f"bits={bits}; allowed: {', '.join(map(str, BITS))}")
 
 
 def _uniform(observation: Observation, rank: int, bits: int, budget_bytes: float) -> Allocation:
@@ -46,7 +46,7 @@ class Fit(Policy):
     """The largest uniform rank that fits the estimated budget.
 
     Attributes:
-        bits: bits per number.
+        bits: bits per number. More than 4 cost bytes and gain hardly any quality (docs/results.md).
         margin: fraction of the estimated budget that may be used.
     """
 
@@ -62,7 +62,7 @@ class Fit(Policy):
         """The largest rank that fits; everything while the rate is unknown."""
         budget = observation.budget_bytes * self.margin
         head_bits = self.bits if observation.schema.head else 0
-        rank = largest_uniform_rank(observation.schema, budget, self.bits, head_bits)
+        rank = largest_uniform_rank(observation.costs, budget, self.bits, head_bits)
         # Not even rank 1 fits: send what does, so that the edge is refreshed piece by piece.
         return _uniform(observation, max(rank, 1), self.bits, budget)
 
@@ -111,7 +111,7 @@ class Random(Policy):
 
 @dataclass(frozen=True)
 class Greedy(Policy):
-    """Blocks of components by measured sensitivity per number sent, best first, as many as fit the estimated budget.
+    """Blocks of components by measured sensitivity per byte, best first, as many as fit the estimated budget.
 
     A block of a projection (the components between two trained prefixes) can be taken once the blocks
     before it are; its value is the sum of its components' sensitivities. A block that does not fit is
@@ -126,7 +126,7 @@ class Greedy(Policy):
     def decide(self, observation: Observation) -> Allocation:
         """Ranks by best-first search over blocks."""
         schema, budget = observation.schema, observation.budget_bytes
-        blocks = _best_first(observation)
+        blocks = _best_first(observation, self.bits)
         head_bits = self.bits if schema.head else 0
 
         def allocate(ranks: np.ndarray) -> Allocation:
@@ -139,31 +139,33 @@ class Greedy(Policy):
             return ranks
 
         count = bisect_right(
-            range(1, len(blocks) + 1), budget, key=lambda count: update_bytes(schema, allocate(take(count)))
+            range(1, len(blocks) + 1), budget, key=lambda count: observation.costs.update_bytes(allocate(take(count)))
         )
         ranks = take(count)
-        if update_bytes(schema, allocate(np.zeros_like(ranks))) > budget:
+        if observation.costs.update_bytes(allocate(np.zeros_like(ranks))) > budget:
             # Not even the head fits: offer head and first block, of which each round sends what it can.
             return allocate(np.minimum(schema.prefixes[0], observation.trained_ranks))
         for index, start, end in blocks[count:]:
             if ranks[index] == start:
                 trial = ranks.copy()
                 trial[index] = end
-                if update_bytes(schema, allocate(trial)) <= budget:
+                if observation.costs.update_bytes(allocate(trial)) <= budget:
                     ranks = trial
         return allocate(ranks)
 
 
-def _best_first(observation: Observation) -> list[tuple[int, int, int]]:
+def _best_first(observation: Observation, bits: int) -> list[tuple[int, int, int]]:
     """All blocks as (projection, first component, rank with it), in the order in which Greedy would take them."""
     schema, limits = observation.schema, observation.trained_ranks
+    sizes = observation.costs.projection_bytes(bits)
     queue: list[tuple[float, int, int, int]] = []
 
     def offer(index: int, start: int) -> None:
         if start < limits[index]:
             end = min(next(p for p in schema.prefixes if p > start), int(limits[index]))
             value = float(observation.sensitivity[index, start:end].sum())
-            cost = (end - start) * schema.projections[index].numbers_per_component
+            # With residuals a block can cost next to nothing; a byte is the least that counts.
+            cost = max(float(sizes[index, end] - sizes[index, start]), 1.0)
             heapq.heappush(queue, (-value / cost, index, start, end))
 
     for index in range(len(limits)):

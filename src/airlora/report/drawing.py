@@ -24,7 +24,7 @@ EDGE, CLOUD, REFERENCE, EXTRA = "#0072B2", "#D55E00", "#7A4E9E", "#00795A"
 INK, MUTED, FAINT = "#1b2733", "#5b6875", "#e3e8ed"
 MISSED_TINT = "#f3ddd6"
 _MISSED = "deadline missed"
-SHADES = ("#08306b", "#2f79b9", "#8fbfe0", "#dbe7f3")  # dark to light, for parts of a whole
+SHADES = ("#08306b", "#1c5a9e", "#2f79b9", "#8fbfe0", "#b9d6ec", "#dbe7f3")  # dark to light, for parts of a whole
 
 MAX_BARS = 80
 """Rounds up to which bars stand apart; more are drawn as one filled outline."""

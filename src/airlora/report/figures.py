@@ -112,13 +112,13 @@ def delivery_charts(run: RunRecord) -> list[Chart]:
     scale, unit = unit_of(float(offered.max()), "B")
 
     def paint_bytes(axes: Axes) -> None:
-        bars(axes, run.rounds, offered / scale, color=SHADES[3], ec=SHADES[2], label="offered, not sent")
-        bars(axes, run.rounds, [i.bytes_on_air / scale for i in run.rounds], color=SHADES[2], label="sent, cut off")
+        bars(axes, run.rounds, offered / scale, color=SHADES[5], ec=SHADES[3], label="offered, not sent")
+        bars(axes, run.rounds, [i.bytes_on_air / scale for i in run.rounds], color=SHADES[3], label="sent, cut off")
         bars(axes, run.rounds, [i.bytes_delivered / scale for i in run.rounds], color=SHADES[0], label="delivered")
         axes.set_ylabel(f"update ({unit})")
 
     def paint_airtime(axes: Axes) -> None:
-        bars(axes, run.rounds, [item.airtime_s for item in run.rounds], color=SHADES[1], label="airtime")
+        bars(axes, run.rounds, [item.airtime_s for item in run.rounds], color=SHADES[2], label="airtime")
         axes.axhline(run.deadline_s, color=INK, lw=1.3, ls="--", label="deadline")
         axes.set_ylabel("airtime (s)")
 
@@ -157,7 +157,7 @@ def allocation_charts(run: RunRecord) -> list[Chart]:
         bottom = np.zeros(len(run.rounds))
         for row, bits in enumerate(BITS):
             if counts[row].any():
-                bars(axes, run.rounds, counts[row], bottom, color=SHADES[row], label=f"{bits} bit")
+                bars(axes, run.rounds, counts[row], bottom, color=SHADES[-1 - row], label=f"{bits} bit")
                 bottom += counts[row]
         axes.set_ylabel("components chosen (sum of ranks)")
 
@@ -224,7 +224,7 @@ def wall_charts(run: RunRecord) -> list[Chart]:
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        axes.barh(range(len(phases)), totals, color=SHADES[1], height=0.62)
+        axes.barh(range(len(phases)), totals, color=SHADES[2], height=0.62)
         for row, total in enumerate(totals):
             axes.annotate(
                 seconds_text(total), (total, row), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9
@@ -238,7 +238,7 @@ def wall_charts(run: RunRecord) -> list[Chart]:
 
     def paint_rounds(axes: Axes) -> None:
         if len(phases) > 1:
-            bars(axes, run.rounds, seconds.sum(axis=0), color=SHADES[2], label="other phases")
+            bars(axes, run.rounds, seconds.sum(axis=0), color=SHADES[3], label="other phases")
         bars(axes, run.rounds, seconds[0], color=SHADES[0], label=phases[0])
         axes.set_ylabel("computing time (s)")
 

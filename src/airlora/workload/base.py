@@ -62,6 +62,10 @@ class Workload(ABC):
     def evaluate(self, split: str, limit: int | None = None) -> float:
         """Quality on a split (or on ``limit`` of its rows, always the same ones) of the model as it is now."""
 
+    @abstractmethod
+    def validation_loss(self, limit: int) -> float:
+        """Mean loss in nats on ``limit`` rows of the validation split, always the same: smooth where accuracy jumps."""
+
 
 def epoch_order(seed: int, epoch: int, rows: int) -> np.ndarray:
     """The order of the rows in one epoch: a pure function of seed and epoch."""

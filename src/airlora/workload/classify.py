@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -64,13 +66,26 @@ class ClassificationWorkload(Workload):
     @torch.inference_mode()
     def evaluate(self, split: str, limit: int | None = None) -> float:
         """Accuracy over the split (or ``limit`` rows drawn once by seed), batched by length to waste no padding."""
+        hits = rows = 0
+        for batch in self._batches(split, limit):
+            hits += int((self._logits(batch, slice(None)).argmax(-1) == batch.targets).sum())
+            rows += len(batch.targets)
+        return hits / rows
+
+    @torch.inference_mode()
+    def validation_loss(self, limit: int) -> float:
+        """Mean cross-entropy over ``limit`` rows of the validation split, in nats."""
+        total, rows = 0.0, 0
+        for batch in self._batches("validation", limit):
+            total += float(self.loss(batch)) * len(batch.targets)
+            rows += len(batch.targets)
+        return total / rows
+
+    def _batches(self, split: str, limit: int | None) -> Iterator[Batch]:
         total = len(self._texts[split])
         rows = np.arange(total)
         if limit is not None and limit < total:
             rows = np.random.default_rng([self._seed, 7]).choice(total, limit, replace=False)
         rows = rows[np.argsort([len(self._tokens[split][row]) for row in rows], kind="stable")]
-        hits = 0
         for begin in range(0, len(rows), 64):
-            batch = self._collate(split, rows[begin : begin + 64])
-            hits += int((self._logits(batch, slice(None)).argmax(-1) == batch.targets).sum())
-        return hits / len(rows)
+            yield self._collate(split, rows[begin : begin + 64])

@@ -98,3 +98,7 @@ class LanguageModelWorkload(Workload):
             total += float(self._token_losses(batch, slice(None), "sum"))
             count += batch.targets.numel()
         return total / count
+
+    def validation_loss(self, limit: int) -> float:
+        """Mean NLL a token over ``limit`` windows of the validation split."""
+        return self.evaluate("validation", limit)

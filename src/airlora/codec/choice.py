@@ -1,0 +1,145 @@
+"""Which layers an update has: drafts are measured, and the better one is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from airlora.codec.edge import EdgeState
+from airlora.codec.layers import CAP, DROP, KEEP, BlockPiece, LayerInfo, Piece, frame, write_info
+from airlora.codec.numbers import Layout, write_numbers
+from airlora.codec.parts import parts_of
+from airlora.codec.plan import last_round
+from airlora.codec.stream import StreamWriter
+from airlora.codec.targets import Targets
+
+TOLERANCE = 0.01
+"""How much worse, in nats of ``measure``, the state after a class of layers may be than the one before the update."""
+ACTIVATION_GAIN = 0.005
+"""By how many nats a prefix must be better than the whole for a layer that activates it to be worth its bytes."""
+
+Measure = Callable[[EdgeState], float]
+
+
+@dataclass(frozen=True, eq=False)
+class _Draft:
+    """Layers chosen so far, the state after them, and the pieces of the class at hand that are among them."""
+
+    state: EdgeState
+    layers: tuple[bytes, ...] = ()
+    added: tuple[Piece, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(len, self.layers))
+
+
+class LayerChoice:
+    """The layers of an update in the making, class by class.
+
+    Args:
+        targets: what to send.
+        edge: the state that the update builds on.
+        round_index: the round.
+        measure: loss of a state's model in nats, lower is better; None keeps every tail.
+        budget_bytes: of all layers together.
+    """
+
+    def __init__(
+        self, targets: Targets, edge: EdgeState, round_index: int, measure: Measure | None, budget_bytes: float
+    ) -> None:
+        self._targets = targets
+        self._edge = edge
+        self._round = round_index
+        self._measure = measure
+        self._budget = budget_bytes
+        self._good = _Draft(edge)
+        self._waiting: tuple[Piece, ...] = ()
+        self._reached = [0] * len(edge.schema.projections)  # components that are good or wait, of each projection
+        self._before = self._last = measure(edge) if measure else 0.0
+        self._best: tuple[float, int] | None = None  # loss and largest active rank after a class
+
+    @property
+    def layers(self) -> tuple[bytes, ...]:
+        """Those chosen so far."""
+        return self._good.layers
+
+    @property
+    def state(self) -> EdgeState:
+        """The edge's after them."""
+        return self._good.state
+
+    def add_class(self, pieces: Sequence[Piece]) -> None:
+        """Add what fits of one priority class, stalest pieces first."""
+        ordered = sorted(pieces, key=lambda piece: last_round(piece, self._edge))
+        draft = self._draft(ordered, KEEP)
+        if not draft.added:
+            return
+        loss = self._before
+        if self._measure:
+            loss = self._measure(draft.state)
+            if self._has_tail(draft):
+                dropped = self._draft(ordered, DROP)
+                loss_dropped = self._measure(dropped.state)
+                if loss_dropped < loss:
+                    draft, loss = dropped, loss_dropped
+        for piece in draft.added:
+            _mark(self._reached, piece)
+        if loss > self._before + TOLERANCE:
+            self._waiting += draft.added
+            return
+        self._good, self._waiting, self._last = draft, (), loss
+        if self._best is None or loss < self._best[0]:
+            self._best = loss, int(draft.state.active_ranks.max())
+
+    def activate_best(self) -> None:
+        """End with a layer that makes the best prefix active, if that is not what the last one left."""
+        if not self._measure or self._best is None or self._best[0] >= self._last - ACTIVATION_GAIN:
+            return
+        info = LayerInfo(self._round, self._good.state.id[:16], (), CAP, self._best[1])
+        draft = self._append(self._good, info)
+        if draft.size_bytes <= self._budget and self._measure(draft.state) < self._last:
+            self._good = draft
+
+    def _draft(self, pieces: Sequence[Piece], tail: int) -> _Draft:
+        """The good draft and what fits of these pieces: a layer each, or one with all that wait."""
+        draft = start = _Draft(self._good.state, self._good.layers)
+        reached = list(self._reached)
+        for piece in pieces:
+            if isinstance(piece, BlockPiece) and any(reached[index] < piece.start for index, _ in piece.touched()):
+                continue
+            base, joint = (start, (*self._waiting, *draft.added)) if self._waiting else (draft, ())
+            longer = self._append(base, LayerInfo(self._round, base.state.id[:16], (*joint, piece), tail))
+            if longer.size_bytes <= self._budget:
+                draft = _Draft(longer.state, longer.layers, (*draft.added, piece))
+                _mark(reached, piece)
+        return draft
+
+    def _append(self, draft: _Draft, info: LayerInfo) -> _Draft:
+        layer, state = write_layer(draft.state, info, self._targets)
+        return _Draft(state, (*draft.layers, layer))
+
+    def _has_tail(self, draft: _Draft) -> bool:
+        """Whether components are active beyond those that are new."""
+        reached = list(self._reached)
+        for piece in draft.added:
+            _mark(reached, piece)
+        return bool((draft.state.active_ranks > np.array(reached)).any())
+
+
+def _mark(reached: list[int], piece: Piece) -> None:
+    if isinstance(piece, BlockPiece):
+        for index, stop in piece.touched():
+            reached[index] = stop
+
+
+def write_layer(edge: EdgeState, info: LayerInfo, targets: Targets) -> tuple[bytes, EdgeState]:
+    """One layer on top of a state: (its bytes, the state after it)."""
+    stream = StreamWriter()
+    write_info(stream, edge.schema, info)
+    parts = [part for piece in info.pieces for part in parts_of(edge.schema, piece)]
+    values = write_numbers(stream, Layout.of(parts), edge.held(parts), *targets.of(parts))
+    layer = frame(edge.schema, info, stream.finish())
+    return layer, edge.after(info, parts, values, layer)

@@ -1,0 +1,63 @@
+"""What every vector should become, and how finely."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from airlora.codec.allocation import Allocation
+from airlora.codec.costs import Costs
+from airlora.codec.edge import flatten_head
+from airlora.codec.parts import HEAD, Part, U, V
+from airlora.codec.steps import STEP_PER_RMS, head_rms, relative_steps, step_index
+from airlora.factors import Factors
+
+
+class Targets:
+    """The factors, vector by vector, with the steps that an allocation asks for.
+
+    Args:
+        factors: the cloud's.
+        allocation: rank and bits.
+        costs: of these factors, for their root mean squares.
+    """
+
+    def __init__(self, factors: Factors, allocation: Allocation, costs: Costs) -> None:
+        self._head = flatten_head(factors.schema, factors.head)
+        self._head_ends = np.cumsum([tensor.size for tensor in factors.schema.head], dtype=np.int64).tolist()
+        of_tensors = head_rms(factors.schema, self._head)
+        self._head_steps = step_index(of_tensors * STEP_PER_RMS.get(allocation.head_bits, 1.0))
+        self._head_exact = allocation.head_bits == 16
+        self._u = [np.ascontiguousarray(u.T, np.float32) for u in factors.u]  # (r, d_out) each
+        self._v = [np.ascontiguousarray(v, np.float32) for v in factors.v]  # (r, d_in) each
+        self._steps: list[dict[str, np.ndarray]] = []  # of each projection: by side, (rank,)
+        self._exact: list[np.ndarray] = []  # of each projection: (rank,)
+        for index, (rank, bits) in enumerate(zip(allocation.ranks.tolist(), allocation.bits, strict=True)):
+            u, v = costs.rms_u[index, :rank], costs.rms_v[index, :rank]
+            each = np.ndim(bits) == 1
+            widths = np.asarray(bits[:rank]) if each else np.full(rank, bits)
+            relative = np.ones(rank) if each or not rank else relative_steps(u, v)[-1]
+            relative = relative * np.array([STEP_PER_RMS.get(width, 1.0) for width in widths.tolist()])
+            steps = {U: step_index(u * relative), V: step_index(v * relative)}
+            self._steps.append({side: np.where(widths == 0, -1, index) for side, index in steps.items()})
+            self._exact.append(widths == 16)
+
+    def of(self, parts: Sequence[Part]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(values (n,), steps (vectors,), exact (vectors,)) of some parts, as ``write_numbers`` wants them."""
+        values, steps, exact = [np.zeros(0, np.float32)], [np.zeros(0, np.int64)], [np.zeros(0, bool)]
+        for part in parts:
+            if not part.length:
+                continue
+            if part.side == HEAD:
+                first = self._head_ends[part.index - 1] if part.index else 0
+                first += part.start * part.length
+                values.append(self._head[first : first + part.size])
+                steps.append(np.full(part.count, self._head_steps[part.index]))
+                exact.append(np.full(part.count, self._head_exact))
+                continue
+            vectors = (self._u if part.side == U else self._v)[part.index]
+            values.append(vectors[part.start : part.stop].ravel())
+            steps.append(self._steps[part.index][part.side][part.start : part.stop])
+            exact.append(self._exact[part.index][part.start : part.stop])
+        return np.concatenate(values), np.concatenate(steps), np.concatenate(exact)
