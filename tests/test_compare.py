@@ -1,24 +1,35 @@
-"""The bench: a replayed arm is the run itself, and nothing is computed twice."""
+"""The bench: a replayed arm is the run itself, nothing is computed twice, and a failing arm harms no other."""
 
 from __future__ import annotations
 
-import csv
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from airlora.compare import Comparison, read_results, run_comparison, write_csv
-from airlora.compare.plan import named, slug
-from airlora.compare.results import aggregate, results_markdown
-from airlora.compare.worker import run_unit
+from airlora import cli
+from airlora.adapter import NestedAdapter, find_targets
+from airlora.compare import Comparison, run_comparison
+from airlora.compare.command import Options, read_rates, resolve
+from airlora.compare.estimate import JobTimes, as_text, total_seconds, unit_seconds
+from airlora.compare.peers import FILE_KINDS, make_peer
+from airlora.compare.plan import named, named_arm, slug
+from airlora.compare.provenance import describe
+from airlora.compare.suites import BUDGET_BPS, JOBS, SUITES, job
+from airlora.compare.worker import check_finished, read_errors, run_unit
 from airlora.config import RunConfig, load_config
-from airlora.errors import InputError
+from airlora.errors import InputError, OutputError
+from airlora.job import load_workload
+from airlora.link import make_link
 from airlora.run import run
 
+SHARED = Path(__file__).parents[2] / "shared"
 TINY = RunConfig(
     data="builtin:vehicle-commands,train=60,validation=40,test=40",
-    rounds=3,
+    rounds=2,
     steps_per_round=2,
     batch_size=8,
     max_rank=4,
@@ -26,20 +37,21 @@ TINY = RunConfig(
 )
 
 
-def comparison(policies: tuple[str, ...] = ("fit", "adalora")) -> Comparison:
-    return Comparison(
+def comparison(policies: tuple[str, ...] = ("fit", "adalora"), **changes: object) -> Comparison:
+    grid = Comparison(
         jobs={"tiny": TINY},
         links={"fast": "awgn:snr_db=10", "slow": "awgn:snr_db=10,share=0.02"},
-        policies=policies,
+        policies={policy: policy for policy in policies},
         seeds=(0,),
     )
+    return replace(grid, **changes)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("compare") / "out"
     for unit in comparison().units():
-        run_unit(unit, out)
+        run_unit(unit, out, {"commit": "abc", "versions": {}})
     return out
 
 
@@ -57,65 +69,251 @@ def test_a_replayed_arm_equals_the_run_of_the_same_configuration(finished, tmp_p
         del row["wall"]
     assert replayed == lived
     measured = json.loads((arm / "summary.json").read_text())
-    for name in ("base_quality", "head_only_quality", "cloud_quality", "edge_quality", "metric", "seed", "lr"):
+    for name in (
+        "base_quality",
+        "head_only_quality",
+        "cloud_quality",
+        "edge_quality",
+        "metric",
+        "seed",
+        "lr",
+        "rounds",
+    ):
         assert measured[name] == summary[name], name
+    assert measured["validation"] == summary["validation"]
+    assert (measured["arm"], measured["arm_kind"], measured["steps_trained"]) == (policy, "policy", 4)
+
+
+def modified(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.mark.slow
 def test_finished_arms_and_recordings_are_not_computed_again(finished):
-    files = [path for path in sorted(finished.rglob("*")) if path.is_file()]
-    before = [(path, path.stat().st_mtime_ns) for path in files]
+    before = modified(finished)
     told: list[tuple[int, int]] = []
-    run_comparison(comparison(), finished, parallel=1, on_progress=lambda done, total: told.append((done, total)))
-    assert [(path, path.stat().st_mtime_ns) for path in files] == before
-    assert told[0] == told[-1] == (4, 4)
+    run_comparison(list(comparison().units()), finished, 1, {}, lambda done, total: told.append((done, total)))
+    assert modified(finished) == before
+    assert told == [(4, 4)]
 
 
 @pytest.mark.slow
-def test_results_state_the_budget_and_count_every_arm(finished, tmp_path):
-    results = read_results(finished)
-    assert len(results) == 4
-    ratio = {row["link"]: row["budget_ratio"] for row in results}
-    assert ratio["slow"] == pytest.approx(0.02 * ratio["fast"], rel=1e-3)
-    write_csv(results, tmp_path / "summary.csv")
-    with (tmp_path / "summary.csv").open(newline="") as file:
-        assert [row["policy"] for row in csv.DictReader(file)] == [row["policy"] for row in results]
+def test_another_grid_in_the_same_folder_adds_arms_and_trains_nothing_again(finished):
+    before = modified(finished)
+    (unit,) = comparison(("fit", "flood")).units()
+    run_unit(unit, finished, {})
+    added = set(modified(finished)) - set(before)
+    assert {path.relative_to(finished).parts[:5] for path in added} == {
+        ("arms", "tiny", "seed-0", link, "flood") for link in ("fast", "slow")
+    }
+    assert {path: time for path, time in modified(finished).items() if path in before} == before
 
 
-def test_aggregation_by_hand():
-    rows = [
-        {
-            "job": "j",
-            "link": "l",
-            "policy": "p",
-            "seed": seed,
-            "metric": "nll",
-            "budget_ratio": 0.5,
-            "base_quality": 3.0,
-            "head_only_quality": None,
-            "cloud_quality": 2.0,
-            "edge_quality": quality,
-            "mean_edge_validation": 2.5,
-            "bytes_on_air": 2000,
-            "missed": seed,
-            "rounds": 4,
-        }
-        for seed, quality in enumerate((2.2, 2.4))
+@pytest.mark.slow
+def test_an_arm_of_the_same_name_but_another_configuration_is_refused(finished):
+    grid = comparison(jobs={"tiny": replace(TINY, lr=0.5)})
+    arms = [arm for unit in grid.units() for arm in unit.arms]
+    with pytest.raises(OutputError, match=r"slow.adalora was run with another configuration|another configuration of"):
+        check_finished(arms, finished)
+
+
+@pytest.mark.slow
+def test_a_failing_arm_harms_no_other_and_is_named_at_the_end(tmp_path, monkeypatch, capfd):
+    toml = tmp_path / "tiny.toml"
+    toml.write_text(replace(TINY, rounds=1).to_toml())
+    monkeypatch.setattr("airlora.compare.command.write_reports", lambda out: None)
+    monkeypatch.setattr("airlora.compare.command.results_table", lambda out: "the table")
+    command = ["airlora", "compare", "--out", str(tmp_path / "out"), "--jobs", f"tiny={toml}", "--seeds", "1"]
+    command += ["--links", "air=awgn:snr_db=10", "--policies", "fit", "--peers", "c3a:divide=7"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    told = capfd.readouterr()
+    assert "2 arms to run, about" in told.out
+    assert "failed: tiny · air · peft-c3a:divide=7 · seed 0: peer c3a: divide=7 does not divide" in told.out
+    assert "1 arms failed, the others are kept" in told.err
+    arms = tmp_path / "out" / "arms" / "tiny" / "seed-0" / "air"
+    assert (arms / "fit" / "summary.json").exists()
+    assert "give a divisor" in json.loads((arms / "peft-c3a_divide=7" / "error.json").read_text())["error"]
+    made = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert made["command"].startswith("airlora compare --out")
+    assert (made["seeds"], made["peers"]) == ([0], ["peft-c3a:divide=7"])
+
+
+def test_peers_that_differ_in_their_files_share_one_training():
+    peers = {kind: make_peer(f"lora:rank=2,file={kind}") for kind in FILE_KINDS}
+    units = list(comparison(peers={**peers, "longer": make_peer("lora:rank=2,steps=2")}).units())
+    assert [(unit.training, len(unit.arms)) for unit in units] == [
+        ("policies", 4),
+        ("peft-lora:rank=2", 6),
+        ("peft-lora:rank=2,steps=2", 2),
     ]
-    (row,) = aggregate(rows)
-    assert row["edge_quality"] == pytest.approx(2.3)
-    assert (row["edge_low"], row["edge_high"], row["missed"], row["seeds"]) == (2.2, 2.4, 0.5, 2)
-    assert "| 2.300 (2.200–2.400) | 2.500 | 2.0 | 0.5/4 |" in results_markdown(rows)
+
+
+def test_tuned_rates_reach_jobs_and_peers():
+    rates = {"tiny": {"nested": {"lr": 0.25}, "lora:rank=2": {"lr": 0.5, "head": 2.0}}}
+    ours, theirs = comparison(("fit",), peers={"p": make_peer("lora:rank=2")}, rates=rates).units()
+    assert {arm.config.lr for arm in ours.arms} == {0.25}
+    assert (theirs.arms[0].peer.lr, theirs.arms[0].peer.head) == (0.5, 2.0)
+    given = comparison(("fit",), jobs={"tiny": replace(TINY, lr=0.1)}, rates=rates)
+    assert next(iter(given.units())).arms[0].config.lr == 0.1
+
+
+def test_a_rates_file_is_checked(tmp_path):
+    path = tmp_path / "rates.toml"
+    path.write_text('[tiny]\nnested = {lr = 0.1, quality = 3.0}\n"lora:rank=1" = {lr = 1, head = 5}\n')
+    assert read_rates(path) == {"tiny": {"nested": {"lr": 0.1}, "lora:rank=1": {"lr": 1.0, "head": 5.0}}}
+    path.write_text("[tiny]\nnested = 0.1\n")
+    with pytest.raises(InputError, match="needed is a table such as"):
+        read_rates(path)
 
 
 def test_names_and_slugs():
     assert named("air=awgn:snr_db=3", "link") == ("air", "awgn:snr_db=3")
     assert named("awgn:snr_db=3", "link") == ("awgn_snr_db=3", "awgn:snr_db=3")
+    assert named_arm("uniform:rank=3", "policy") == ("uniform:rank=3", "uniform:rank=3")
+    assert named_arm("ours=uniform:rank=3", "policy") == ("ours", "uniform:rank=3")
     assert slug("trace:a/b.csv,unit=Mbps") == "trace_a_b.csv_unit=Mbps"
     with pytest.raises(InputError, match="is not name=value"):
         named("air=", "link")
 
 
 def test_an_empty_grid_is_refused():
-    with pytest.raises(InputError, match="policies"):
+    with pytest.raises(InputError, match="at least one of: policies, peers"):
         comparison(policies=())
+    with pytest.raises(InputError, match="at least one of: links"):
+        comparison(links={})
+
+
+def test_what_was_asked_for_adds_up_over_sittings(tmp_path):
+    describe(comparison(("fit",)), "first", "quick", tmp_path, {"commit": "a", "versions": {}})
+    describe(comparison(("flood",), seeds=(0, 1)), "second", None, tmp_path, {"commit": "b", "versions": {}})
+    made = json.loads((tmp_path / "comparison.json").read_text())
+    assert (made["command"], made["commands"], made["suite"]) == ("second", ["first", "second"], "quick")
+    assert (list(made["arms"]), made["seeds"], made["commit"]) == (["fit", "flood"], [0, 1], "b")
+
+
+def test_an_estimate_by_hand(tmp_path):
+    times = JobTimes(step_s=2.0, pass_s=1.0, validation_s=0.5, test_s=3.0)
+    ours, theirs = comparison(("fit",), peers={"p": make_peer("lora:rank=2,steps=2")}).units()
+    # starting 6; base and head alone 4 · 1 / 2 + 2 · 3; recording 4 · 2 + 2 · 0.5 + 3; two arms of 2 · 0.5 + 3
+    assert unit_seconds(ours, tmp_path, times) == pytest.approx(6 + 8 + 12 + 8)
+    # starting 6; training 4 · 2 · 1; fp32 and fp16 measured in 2 rounds, and on test
+    assert unit_seconds(theirs, tmp_path, times) == pytest.approx(6 + 8 + 2 + 6)
+    assert total_seconds([5, 3, 4, 1], parallel=2) == 7
+    assert [as_text(s) for s in (42, 600, 9000)] == ["42 s", "10 min", "2.5 h"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A data root in which everything is there, and empty."""
+    names = ("data/sst2", "data/clinc150", "data/trec", "data/cola", "models/minilm", "models/stories260K", "traces")
+    for name in names:
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("data/tinyshakespeare.txt", "traces/links_1s.csv.gz"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_the_paper_suite_covers_budgets_from_a_hundredth_to_one(root):
+    links = SUITES["paper"].comparison(root, None, {}).links
+    budgets = sorted(make_link(spec, 0).observe(0.0).rate_bps / BUDGET_BPS for spec in links.values())
+    assert (budgets[0], budgets[-1]) == pytest.approx((0.01, 1), rel=1e-3)
+    assert np.diff(np.log10(budgets)).max() < 0.5
+
+
+def test_a_deadline_makes_a_link_mean_one_budget_for_every_job(root):
+    for name in JOBS:
+        config = job(root, name)
+        assert config.deadline_s <= config.period_s
+    deadlines = {name: job(root, name).deadline_s for name in JOBS}
+    assert deadlines["shakespeare"] == pytest.approx(1.0, rel=1e-3)
+    assert deadlines["sst2"] == pytest.approx(4 * (331_776 + 770) * 8 / BUDGET_BPS, rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared models and data beside the project")
+def test_the_deadline_is_that_of_the_real_adapter():
+    config = job(SHARED, "shakespeare")
+    workload = load_workload(config)
+    adapter = NestedAdapter(workload.model, find_targets(workload.model), max_rank=8, alpha=16)
+    assert config.deadline_s * BUDGET_BPS / 8 == pytest.approx(adapter.schema.plain_lora_bytes(), rel=1e-3)
+
+
+def test_the_bytes_suite_offers_every_kind_of_file_and_trains_each_peer_once(root):
+    grid = SUITES["bytes"].comparison(root, 1, {})
+    assert {config.rounds for config in grid.jobs.values()} == {1}
+    files: dict[str, set[str]] = {}
+    for peer in grid.peers.values():
+        files.setdefault(peer.training_key, set()).add(peer.file)
+    assert all(kinds == set(FILE_KINDS) for kinds in files.values())
+    methods = {key.removeprefix("peft-").partition(":")[0] for key in files}
+    assert methods == {"lora", "adalora", "dora", "eva", "vera", "c3a", "lokr", "ia3"}
+    ranks = {key for key in files if key.startswith("peft-lora:") and "steps" not in key}
+    assert ranks == {f"peft-lora:rank={rank}" for rank in (1, 2, 4, 8, 16, 32, 64)}
+
+
+def test_every_link_of_the_links_suite_says_whether_its_source_is_held_out(root):
+    links = SUITES["links"].comparison(root, 1, {}).links
+    held = {name for name in links if name.startswith("held_")}
+    seen = {name for name, spec in links.items() if "trace=driving/B_2019.12.16_14.23.32" in spec}
+    assert held | seen == set(links)
+    assert not held & seen
+
+
+def test_options_choose_among_a_suites_own_and_replace_them(root):
+    whole = SUITES["paper"].comparison(root, None, {})
+    chosen = resolve(
+        Options(
+            Path("out"),
+            "paper",
+            jobs=("sst2",),
+            links=("wide_5dB", "mine=awgn:snr_db=1"),
+            policies=("mine=fit:bits=8",),
+            peers=("none",),
+            seeds=2,
+            data_root=root,
+        )
+    )
+    assert list(chosen.jobs) == ["sst2"]
+    assert chosen.links == {"wide_5dB": whole.links["wide_5dB"], "mine": "awgn:snr_db=1"}
+    assert (chosen.policies, chosen.peers, chosen.seeds) == ({"mine": "fit:bits=8"}, {}, (0, 1))
+    assert resolve(Options(Path("out"), "paper", data_root=root)) == whole
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"suite": "everything"}, "unknown suite 'everything'; there are: paper, links, bytes, quick"),
+        ({"suite": "paper"}, "suite 'paper' needs real data; give --data-root"),
+        ({"suite": "paper", "data_root": Path("nowhere")}, r"job 'sst2' needs nowhere.* lay it out with"),
+        ({"jobs": ("sst2",), "links": ("awgn",), "policies": ("fit",)}, "job 'sst2' needs --data-root"),
+        ({"suite": "quick", "seeds": 0}, "--seeds 0"),
+    ],
+)
+def test_what_a_comparison_lacks_is_named(options, complaint):
+    with pytest.raises(InputError, match=complaint):
+        resolve(Options(Path("out"), **options))
+
+
+def test_the_list_states_what_every_suite_holds(monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", ["airlora", "compare", "--list"])
+    monkeypatch.setenv("COLUMNS", "300")
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    told = " ".join(capfd.readouterr().out.split())
+    assert all(name in told for name in SUITES)
+    assert "mahimahi" in told
+    assert "3 min" in told
+
+
+@pytest.mark.slow
+def test_errors_of_arms_that_have_finished_since_are_forgotten(finished, tmp_path):
+    (unit,) = comparison(("fit",)).units()
+    folder = finished / unit.arms[0].folder
+    (folder / "error.json").write_text("{}")
+    assert read_errors([unit], finished) == []
+    (folder / "error.json").unlink()
+    assert read_errors([unit], tmp_path) == []

@@ -1,37 +1,63 @@
-"""What a comparison consists of: every policy over every link on every job, for every seed."""
+"""What a comparison consists of: every arm over every link on every job, for every seed."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
+from airlora.compare.peers import Peer
 from airlora.config import RunConfig
 from airlora.errors import InputError
+
+ArmKind = Literal["policy", "peer"]
+
+Rates = dict[str, dict[str, dict[str, float]]]
+"""Tuned learning rates: job -> ``nested``, or a peer's ``tuning_key`` -> ``lr`` and ``head`` (its ratio)."""
+
+POLICIES_UNIT = "policies"
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One run of a comparison: a job's configuration with its link, policy and seed filled in."""
+    """One run of a comparison: a job's configuration with its link, its arm and its seed filled in.
+
+    Attributes:
+        job, link, name: what the tables call them.
+        config: its ``policy`` is the SPEC of the policy, or for a peer the SPEC of how it is trained and sent.
+        peer: how PEFT trains and saves it, with its learning rate filled in; None for a policy.
+    """
 
     job: str
     link: str
-    policy: str
+    name: str
     config: RunConfig
+    peer: Peer | None = None
+
+    @property
+    def kind(self) -> ArmKind:
+        """``policy`` (our codec sends what a policy decides) or ``peer`` (a file of PEFT is sent whole)."""
+        return "policy" if self.peer is None else "peer"
 
     @property
     def folder(self) -> Path:
         """Where its files go, relative to the comparison's folder."""
-        return Path("arms") / self.job / f"seed-{self.config.seed}" / self.link / slug(self.policy)
+        return Path("arms") / self.job / f"seed-{self.config.seed}" / self.link / slug(self.name)
 
 
 @dataclass(frozen=True)
 class Unit:
-    """All arms of one job and one seed: they share data, model and the cloud's trajectory, so one process runs them."""
+    """Arms of one job and seed that one process runs, because one training serves them all.
+
+    Attributes:
+        training: ``policies``, or the key of the peer that is trained.
+    """
 
     job: str
     seed: int
+    training: str
     arms: tuple[Arm, ...]
 
     @property
@@ -42,35 +68,56 @@ class Unit:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The grid.
+    """A grid.
 
     Attributes:
         jobs: name -> configuration (its link, policy and seed are replaced).
         links: name -> SPEC.
-        policies: SPECs.
+        policies: name -> SPEC.
+        peers: name -> peer, its learning rate left open or not.
         seeds: of batches, initial factors and links.
+        rates: tuned learning rates (see ``Rates``); they fill in what jobs and peers leave open.
     """
 
     jobs: dict[str, RunConfig]
     links: dict[str, str]
-    policies: tuple[str, ...]
+    policies: dict[str, str]
     seeds: tuple[int, ...]
+    peers: dict[str, Peer] = field(default_factory=dict)
+    rates: Rates = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for what in ("jobs", "links", "policies", "seeds"):
+        for what in ("jobs", "links", "seeds"):
             if not getattr(self, what):
                 raise InputError(f"a comparison needs at least one of: {what}")
+        if not self.policies and not self.peers:
+            raise InputError("a comparison needs at least one of: policies, peers")
 
     def units(self) -> Iterator[Unit]:
-        """One unit a job and seed."""
+        """One unit for the policies and one for every training of a peer, for each job and seed."""
         for seed in self.seeds:
-            for job, config in self.jobs.items():
-                arms = tuple(
-                    Arm(job, link, policy, replace(config, link=spec, policy=policy, seed=seed))
-                    for link, spec in self.links.items()
-                    for policy in self.policies
-                )
-                yield Unit(job, seed, arms)
+            for job, given in self.jobs.items():
+                config = self._rated(job, replace(given, seed=seed))
+                if self.policies:
+                    arms = [
+                        Arm(job, link, name, replace(config, link=spec, policy=policy))
+                        for link, spec in self.links.items()
+                        for name, policy in self.policies.items()
+                    ]
+                    yield Unit(job, seed, POLICIES_UNIT, tuple(arms))
+                trainings: dict[str, list[Arm]] = {}
+                for name, peer in self.peers.items():
+                    rated = peer.rated(self.rates.get(job, {}))
+                    trainings.setdefault(rated.training_key, []).extend(
+                        Arm(job, link, name, replace(config, link=spec, policy=rated.spec), rated)
+                        for link, spec in self.links.items()
+                    )
+                for key, arms in trainings.items():
+                    yield Unit(job, seed, key, tuple(arms))
+
+    def _rated(self, job: str, config: RunConfig) -> RunConfig:
+        tuned = self.rates.get(job, {}).get("nested")
+        return replace(config, lr=tuned["lr"]) if tuned and config.lr is None else config
 
 
 def named(text: str, what: str) -> tuple[str, str]:
@@ -85,6 +132,16 @@ def named(text: str, what: str) -> tuple[str, str]:
     if not name or not value:
         raise InputError(f"{what} {text!r} is not name=value")
     return name, value
+
+
+def named_arm(text: str, what: str) -> tuple[str, str]:
+    """Split ``name=SPEC``; a SPEC without a name is shown as it is written.
+
+    Raises:
+        InputError: the name or the SPEC is empty.
+    """
+    name, spec = named(text, what)
+    return (text, text) if spec == text else (name, spec)
 
 
 def slug(text: str) -> str:

@@ -1,150 +1,183 @@
-"""The figures of a comparison: one row an arm, and a table over seeds."""
+"""What a comparison found: its folder read, its tables written, its report drawn."""
 
 from __future__ import annotations
 
-import csv
 import json
-from collections import defaultdict
-from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from rich.table import Table
 
-_COLUMNS = (
+from airlora.compare import markdown, tables
+from airlora.errors import OutputError, StoreError
+
+_FINALS = (
     "job",
     "link",
-    "policy",
+    "arm",
     "seed",
-    "metric",
-    "budget_ratio",
     "base_quality",
     "head_only_quality",
     "cloud_quality",
     "edge_quality",
-    "mean_edge_validation",
-    "bytes_on_air",
-    "missed",
-    "rounds",
+    "training_s",
+    "steps_trained",
 )
 
 
-def read_results(folder: Path) -> list[dict[str, Any]]:
-    """One row for every finished arm of a comparison's folder.
+@dataclass(frozen=True)
+class Findings:
+    """A finished comparison, as read from its folder.
 
-    ``budget_ratio`` is the median over rounds of what the link could carry before the deadline, over the
-    bytes of a plain fp32 LoRA of rank 8; ``mean_edge_validation`` the edge's quality averaged over rounds.
+    Attributes:
+        name: of the folder. commands (of all sittings), commit, suite, versions: what made it. links: name -> SPEC.
+        rounds: one row a round (results.parquet). arms: one row an arm and seed. means: one row an arm.
+        pairs: paired differences. rates: Bjøntegaard's rate differences.
     """
-    results = []
-    for path in sorted(folder.glob("arms/*/*/*/*/summary.json")):
-        summary = json.loads(path.read_text(encoding="utf-8"))
+
+    name: str
+    commands: tuple[str, ...]
+    commit: str
+    suite: str
+    versions: dict[str, str]
+    links: dict[str, str]
+    rounds: pd.DataFrame
+    arms: pd.DataFrame
+    means: pd.DataFrame
+    pairs: pd.DataFrame
+    rates: pd.DataFrame
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """All seeds, ascending."""
+        return tuple(sorted(int(seed) for seed in self.arms["seed"].unique()))
+
+    @property
+    def reference(self) -> str:
+        """The arm that verdicts are stated against."""
+        return tables.reference_arm(self.arms)
+
+
+def write_parquet(out: Path) -> Path:
+    """Gather the rounds of every finished arm into ``results.parquet``, one row a round; returns its path.
+
+    Quality is on the validation split; ``mean_rank`` and ``mean_bits`` are over projections (bits over those
+    that sent something), ``decision_s`` and ``train_s`` real time.
+
+    Raises:
+        OutputError: no arm has finished.
+        StoreError: a file of an arm lacks something.
+    """
+    rows: list[dict[str, Any]] = []
+    for path, summary in _summaries(out):
         lines = (path.parent / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines]
-        ratio = np.median([row["capacity_bytes"] for row in rows]) / summary["plain_lora_bytes"]
-        summary |= {
-            "budget_ratio": float(ratio),
-            "mean_edge_validation": float(np.mean([row["edge_quality"] for row in rows])),
-            "bytes_on_air": sum(row["bytes_on_air"] for row in rows),
-            "missed": sum(row["missed"] for row in rows),
-            "rounds": len(rows),
-        }
-        results.append({column: summary[column] for column in _COLUMNS})
-    return results
+        try:
+            rows += [_row(summary, json.loads(line)) for line in lines]
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"{path.parent} is not a finished arm of this version ({error!r}); run it again"
+            ) from error
+    table = pd.DataFrame(rows)
+    table.to_parquet(out / "results.parquet", index=False)
+    return out / "results.parquet"
 
 
-def write_csv(results: Iterable[dict[str, Any]], path: Path) -> None:
-    """Write the rows as CSV."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, _COLUMNS)
-        writer.writeheader()
-        writer.writerows(results)
+def _row(summary: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+    ranks = np.array(list(row["ranks"].values()), dtype=float)
+    bits = np.array(list(row["bits"].values()), dtype=float)
+    link, wall = row["link"], row["wall"]
+    return {
+        **{name: summary[name] for name in ("job", "link", "arm", "arm_kind", "seed")},
+        "round": row["round"],
+        "t_s": row["t_s"],
+        "metric": summary["metric"],
+        "higher_is_better": summary["higher_is_better"],
+        "base_quality": summary["validation"]["base_quality"],
+        "cloud_quality": row["cloud_quality"],
+        "edge_quality": row["edge_quality"],
+        **{name: row[name] for name in ("bytes_offered", "bytes_delivered", "bytes_on_air", "capacity_bytes")},
+        "airtime_s": row["airtime_s"],
+        "deadline_s": summary["deadline_s"],
+        "missed": row["missed"],
+        "decision_s": wall["decision_s"],
+        "train_s": wall["train_s"],
+        "mean_rank": float(ranks.mean()) if ranks.size else np.nan,
+        "mean_bits": float(bits[ranks > 0].mean()) if (ranks > 0).any() else np.nan,
+        "snr_db": np.nan if link["snr_db"] is None else link["snr_db"],
+        "rate_bps": np.nan if link["rate_bps"] is None else link["rate_bps"],
+        "plain_lora_bytes": summary["plain_lora_bytes"],
+    }
 
 
-def aggregate(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean, smallest and largest edge quality over seeds, and means of the rest, for every job, link and policy."""
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
-    for row in results:
-        groups[row["job"], row["link"], row["policy"]].append(row)
-    table = []
-    for (job, link, policy), rows in groups.items():
-        edges = [row["edge_quality"] for row in rows]
-        numbers = {
-            key: float(np.mean([row[key] for row in rows]))
-            for key in (
-                "budget_ratio",
-                "base_quality",
-                "cloud_quality",
-                "mean_edge_validation",
-                "bytes_on_air",
-                "missed",
-            )
-        }
-        heads = [row["head_only_quality"] for row in rows if row["head_only_quality"] is not None]
-        table.append(
-            {
-                "job": job,
-                "link": link,
-                "policy": policy,
-                "seeds": len(rows),
-                "metric": rows[0]["metric"],
-                "rounds": rows[0]["rounds"],
-                **numbers,
-                "head_only_quality": float(np.mean(heads)) if heads else None,
-                "edge_quality": float(np.mean(edges)),
-                "edge_low": min(edges),
-                "edge_high": max(edges),
-            }
+def read_findings(out: Path) -> Findings:
+    """Read a comparison's folder and work out its tables.
+
+    Raises:
+        OutputError: it holds no finished arm. StoreError: a file is not what ``airlora compare`` writes.
+    """
+    made = _json(out / "comparison.json")
+    finals = pd.DataFrame([{name: summary[name] for name in _FINALS} for _, summary in _summaries(out)])
+    finals["head_only_quality"] = finals["head_only_quality"].astype(float)
+    rounds = pd.read_parquet(out / "results.parquet")
+    try:
+        arms = tables.measure_arms(rounds, finals)
+        return Findings(
+            name=out.resolve().name,
+            commands=tuple(made["commands"]),
+            commit=made["commit"],
+            suite=made["suite"] or "",
+            versions=dict(made["versions"]),
+            links=dict(made["links"]),
+            rounds=rounds,
+            arms=arms,
+            means=tables.over_seeds(arms),
+            pairs=tables.paired_differences(arms),
+            rates=tables.rate_differences(arms),
         )
-    return sorted(table, key=lambda row: (row["job"], row["budget_ratio"], row["link"], row["policy"]))
+    except KeyError as error:
+        raise StoreError(f"{out} lacks {error}; it is not a comparison of this version, run it again") from error
 
 
-_HEADINGS = (
-    "job",
-    "link",
-    "budget",
-    "policy",
-    "base",
-    "head",
-    "cloud",
-    "edge at the end (range)",
-    "edge, mean of rounds",
-    "kB on air",
-    "missed",
-)
+def write_reports(out: Path) -> None:
+    """Write results.parquet, summary.csv, means.csv, pairs.csv, rates.csv, report.html and figures/ from the arms.
+
+    Raises:
+        OutputError: no arm has finished. StoreError: a file is not what ``airlora compare`` writes.
+        InputError: Matplotlib is not installed.
+    """
+    from airlora.compare.figures import draw_figures
+    from airlora.compare.page import render
+
+    write_parquet(out)
+    found = read_findings(out)
+    found.arms.to_csv(out / "summary.csv", index=False)
+    found.means.to_csv(out / "means.csv", index=False)
+    found.pairs.to_csv(out / "pairs.csv", index=False)
+    found.rates.to_csv(out / "rates.csv", index=False)
+    charts = draw_figures(found, out / "figures")
+    (out / "report.html").write_text(render(found, charts), encoding="utf-8")
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    def quality(value: float | None) -> str:
-        if value is None:
-            return "–"
-        return f"{100 * value:.1f}" if row["metric"] == "accuracy" else f"{value:.3f}"
-
-    return (
-        row["job"],
-        row["link"],
-        f"{row['budget_ratio']:.2g}",
-        row["policy"],
-        quality(row["base_quality"]),
-        quality(row["head_only_quality"]),
-        quality(row["cloud_quality"]),
-        f"{quality(row['edge_quality'])} ({quality(row['edge_low'])}–{quality(row['edge_high'])})",
-        quality(row["mean_edge_validation"]),
-        f"{row['bytes_on_air'] / 1e3:.1f}",
-        f"{row['missed']:.1f}/{row['rounds']}",
-    )
-
-
-def results_table(results: Iterable[dict[str, Any]]) -> Table:
-    """The aggregated figures for the terminal."""
-    table = Table(*_HEADINGS)
-    for row in aggregate(results):
-        table.add_row(*_cells(row))
+def results_table(out: Path) -> Table:
+    """The means over seeds for the terminal."""
+    table = Table(*markdown.HEADINGS)
+    for cells in markdown.mean_rows(read_findings(out)):
+        table.add_row(*cells)
     return table
 
 
-def results_markdown(results: Iterable[dict[str, Any]]) -> str:
-    """The aggregated figures as a Markdown table; quality on the test split, the mean of rounds on validation."""
-    lines = ["| " + " | ".join(_HEADINGS) + " |", "|" + "---|" * len(_HEADINGS)]
-    lines += ["| " + " | ".join(_cells(row)) + " |" for row in aggregate(results)]
-    return "\n".join(lines) + "\n"
+def _summaries(out: Path) -> list[tuple[Path, dict[str, Any]]]:
+    paths = sorted(out.glob("arms/*/*/*/*/summary.json"))
+    if not paths:
+        raise OutputError(f"{out} holds no finished arm; run airlora compare --out {out} first")
+    return [(path, _json(path)) for path in paths]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read ({error}); it is not a comparison of this version") from error

@@ -1,4 +1,4 @@
-"""Running a comparison: record each job's trajectory once, replay it for every arm, skip what is there."""
+"""Running a comparison: one process a unit, nothing computed twice, and a failing arm harms no other."""
 
 from __future__ import annotations
 
@@ -7,46 +7,109 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import dataclass, replace
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from airlora.compare.plan import Arm, Comparison, Unit
-from airlora.job import Job, build_job, resolve_policy
-from airlora.link import Link, make_link
-from airlora.play import Play, Quality, train_head_only
-from airlora.policy import Policy, make_policy
-from airlora.trajectory import LiveCloud, RecordedCloud, record_round
+from airlora.compare.plan import Arm, Unit
+from airlora.compare.replay import Bench, write_json
+from airlora.errors import AirLoraError, OutputError, StoreError
 
 _POLL_S = 2.0
 
 
-def run_comparison(comparison: Comparison, out: Path, parallel: int, on_progress: Callable[[int, int], None]) -> None:
-    """Run every arm that has no summary yet.
+def run_comparison(
+    units: Sequence[Unit],
+    out: Path,
+    parallel: int,
+    provenance: dict[str, Any],
+    on_progress: Callable[[int, int], None],
+) -> None:
+    """Run every arm that has no summary yet; an arm that fails leaves ``error.json`` in its folder.
 
     Args:
-        comparison: the grid.
+        units: the arms.
         out: folder; what is there already is kept and not computed again.
         parallel: processes, one unit each.
+        provenance: commit and versions, noted in every summary.
         on_progress: told (arms done, arms in all) now and then.
+
+    Raises:
+        OutputError: the folder holds an arm of the same name that was configured otherwise.
+        StoreError: a process was killed.
     """
-    units = list(comparison.units())
     arms = [arm for unit in units for arm in unit.arms]
+    check_finished(arms, out)
 
     def report() -> None:
-        on_progress(sum((out / arm.folder / "summary.json").exists() for arm in arms), len(arms))
+        on_progress(sum(is_done(arm, out) for arm in arms), len(arms))
 
     report()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(parallel, mp_context=context, initializer=_end_with_parent) as pool:
-        pending = {pool.submit(run_unit, unit, out) for unit in units}
+        pending = {pool.submit(run_unit, unit, out, provenance) for unit in units if waiting_arms(unit, out)}
         while pending:
             finished, pending = wait(pending, timeout=_POLL_S, return_when=FIRST_COMPLETED)
             for future in finished:
-                future.result()
+                try:
+                    future.result()
+                except BrokenProcessPool as error:
+                    raise StoreError(
+                        "a process of the comparison was killed (out of memory?); finished arms are kept: continue with"
+                        " --resume, with a smaller --parallel"
+                    ) from error
             report()
+
+
+def is_done(arm: Arm, out: Path) -> bool:
+    """Whether an arm has finished."""
+    return (out / arm.folder / "summary.json").exists()
+
+
+def waiting_arms(unit: Unit, out: Path) -> list[Arm]:
+    """Arms of a unit that have not finished."""
+    return [arm for arm in unit.arms if not is_done(arm, out)]
+
+
+def check_finished(arms: Sequence[Arm], out: Path) -> None:
+    """Refuse to mix arms: a finished one must have been run as it is asked for now.
+
+    Raises:
+        OutputError: one was not.
+    """
+    for arm in arms:
+        path = out / arm.folder / "config.toml"
+        if is_done(arm, out) and path.read_text(encoding="utf-8") != arm.config.to_toml():
+            raise OutputError(
+                f"{path.parent} was run with another configuration of {arm.job!r}, {arm.link!r} or {arm.name!r};"
+                " give it another name, or another --out"
+            )
+
+
+def run_unit(unit: Unit, out: Path, provenance: dict[str, Any]) -> None:
+    """Run the arms of a unit that have not finished, whatever becomes of each."""
+    waiting = waiting_arms(unit, out)
+    if not waiting:
+        return
+    bench = Bench(unit, out, provenance)
+    for arm in waiting:
+        try:
+            bench.run_arm(arm)
+        except Exception as error:  # an arm that fails is a result; the others go on
+            message = " ".join(str(error).split())
+            if not isinstance(error, AirLoraError):
+                message = f"{type(error).__name__}: {message}"
+            data = {"job": arm.job, "link": arm.link, "arm": arm.name, "seed": arm.config.seed, "error": message}
+            write_json(out / arm.folder / "error.json", {**data, "traceback": traceback.format_exc()})
+
+
+def read_errors(units: Sequence[Unit], out: Path) -> list[dict[str, Any]]:
+    """What became of the arms that failed: job, link, arm, seed, error, traceback."""
+    paths = [out / arm.folder / "error.json" for unit in units for arm in waiting_arms(unit, out)]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
 
 
 def _end_with_parent() -> None:
@@ -59,93 +122,3 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def run_unit(unit: Unit, out: Path) -> None:
-    """Run the arms of one job and seed."""
-    waiting = [arm for arm in unit.arms if not (out / arm.folder / "summary.json").exists()]
-    if not waiting:
-        return
-    first = unit.arms[0].config
-    job = build_job(replace(first, policy="fit"), make_policy("fit", unit.seed), make_link(first.link, unit.seed))
-    bench = _Bench(unit, out / unit.recordings, job, Quality(job, first.validation_limit))
-    for arm in waiting:
-        bench.run_arm(arm, out / arm.folder)
-
-
-@dataclass
-class _Bench:
-    unit: Unit
-    recordings: Path
-    job: Job
-    quality: Quality
-
-    def run_arm(self, arm: Arm, folder: Path) -> None:
-        started = time.perf_counter()
-        config = arm.config
-        link = make_link(config.link, config.seed)
-        policy = resolve_policy(make_policy(config.policy, config.seed), link, self.job.adapter.schema, config)
-        recording = self._recording(arm, policy, link)
-        references = json.loads((recording / "complete.json").read_text(encoding="utf-8"))
-        cloud = RecordedCloud(recording, self.job.adapter.schema)
-        play = Play(config, self.job, link, policy, cloud, self.quality)
-        play.base_quality = self.quality.of_edge(play.edge)
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "rounds.jsonl").open("w", encoding="utf-8") as file:
-            for _ in range(config.rounds):
-                row, _ = play.next_round(lambda: None)
-                row["capacity_bytes"] = capacity_bytes(link, row["t_s"], config.deadline_s)
-                file.write(json.dumps(row, allow_nan=False) + "\n")
-        summary = {
-            "job": arm.job,
-            "link": arm.link,
-            "policy": arm.policy,
-            "seed": config.seed,
-            **references,
-            "edge_quality": self.quality.of_edge(play.edge, "test"),
-            "plain_lora_bytes": self.job.adapter.schema.plain_lora_bytes(),
-            "wall_s": round(time.perf_counter() - started, 3),
-        }
-        (folder / "config.toml").write_text(config.to_toml(), encoding="utf-8")
-        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-
-    def _recording(self, arm: Arm, policy: Policy, link: Link) -> Path:
-        """The folder of the trajectory this policy needs, made if it is not there."""
-        rank = getattr(policy, "rank", None) if policy.training == "adalora" else None
-        folder = self.recordings / (policy.training if rank is None else f"{policy.training}-{rank}")
-        if (folder / "complete.json").exists():
-            return folder
-        started = time.perf_counter()
-        # A job of its own: training changes the parameters, and AdaLoRA another form of them.
-        job = build_job(arm.config, policy, link)
-        cloud = LiveCloud(job.trainer, arm.config.steps_per_round, Quality(job, arm.config.validation_limit).of)
-        for index in range(arm.config.rounds):
-            last = cloud.advance(index, lambda: None)
-            record_round(folder, index, last)
-        quality = self.quality
-        references: dict[str, Any] = {
-            "metric": job.workload.metric,
-            "higher_is_better": job.workload.higher_is_better,
-            "base_quality": quality.of_edge(self.job.initial_edge, "test"),
-            "head_only_quality": self._head_only(),
-            "cloud_quality": quality.of(last.factors.truncate(last.trained_ranks), "test"),
-            "lr": job.lr,
-            "training_s": round(time.perf_counter() - started, 3),
-        }
-        (folder / "complete.json").write_text(json.dumps(references), encoding="utf-8")
-        return folder
-
-    def _head_only(self) -> float | None:
-        if not self.job.workload.head:
-            return None
-        path = self.recordings / "head-only.json"
-        if not path.exists():
-            config = self.unit.arms[0].config
-            value = self.quality.of(train_head_only(self.job, config), "test")
-            path.write_text(json.dumps(value), encoding="utf-8")
-        return float(json.loads(path.read_text(encoding="utf-8")))
-
-
-def capacity_bytes(link: Link, t_s: float, deadline_s: float) -> int:
-    """Bytes that the link would have carried from ``t_s`` to the deadline, whatever was offered."""
-    return link.transmit([2**62], t_s, deadline_s).bytes_on_air

@@ -1,0 +1,196 @@
+"""Tune learning rates on the validation split, for our training and for every peer.
+
+    python benchmarks/tune.py SUITE --data-root ROOT --out rates.toml [--jobs NAME …] [--peers SPEC …] [--parallel K]
+    airlora compare SUITE --data-root ROOT --rates rates.toml …
+
+For each job of the suite, and each method and shape among its peers, the learning rate starts from the built-in one and
+goes up or down by factors of two as long as quality on the validation split gets better; with a trained head its
+rate starts at five times the adapter's, and once the adapter's is found, is tried at the same. ``nested`` is our own,
+judged by the mean over its trained prefixes. Every trial is one whole training of all rounds' steps, seed 0, and is
+kept in OUT.jsonl, so that a tuning that was stopped goes on where it was. The test split is never touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import tomli_w
+
+from airlora.compare.command import Options, resolve
+from airlora.compare.peer_training import PeerTraining
+from airlora.compare.peers import Peer
+from airlora.config import RunConfig
+from airlora.errors import AirLoraError
+from airlora.job import build_job
+from airlora.link import make_link
+from airlora.play import Quality
+from airlora.policy import make_policy
+
+NESTED = "nested"
+FACTOR = 2.0
+MOST_MOVES = 4
+HEAD_RATIOS = (1.0, 5.0)
+FAILED = float("-inf")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One arm of one job whose rates are sought; ``peer`` None: our own training."""
+
+    job: str
+    arm: str
+    config: RunConfig
+    peer: Peer | None
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What is tried."""
+
+    lr: float
+    head: float = 1.0
+
+
+def climb(start: Rate, score: Callable[[Rate], float], has_head: bool) -> tuple[Rate, float]:
+    """The best rate found: by factors of two uphill from ``start``, then the head's other ratio.
+
+    Args:
+        start: where to begin.
+        score: higher is better.
+        has_head: whether a head's ratio is to be tried.
+    """
+    best, best_score = start, score(start)
+    for factor in (FACTOR, 1 / FACTOR):
+        moved = False
+        for _ in range(MOST_MOVES):
+            tried = replace(best, lr=float(f"{best.lr * factor:.4g}"))
+            tried_score = score(tried)
+            if tried_score <= best_score:
+                break
+            best, best_score, moved = tried, tried_score, True
+        if moved:
+            break
+    if has_head:
+        for ratio in HEAD_RATIOS:
+            tried = replace(best, head=ratio)
+            if ratio != best.head and (tried_score := score(tried)) > best_score:
+                best, best_score = tried, tried_score
+    return best, best_score
+
+
+class Trials:
+    """Scores of a task, each trained once and kept in a file."""
+
+    def __init__(self, task: Task, log: Path):
+        self.task = task
+        self._log = log
+        self._known: dict[Rate, float] = {}
+        for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else []:
+            row = json.loads(line)
+            if (row["job"], row["arm"]) == (task.job, task.arm):
+                score = FAILED if row["score"] is None else row["score"]
+                self._known[Rate(row["lr"], row["head"])] = score
+
+    def score(self, rate: Rate) -> float:
+        """Quality on the validation split, negated where lower is better; −inf where training diverged."""
+        if rate not in self._known:
+            try:
+                value = self._train(rate)
+            except AirLoraError as error:
+                print(f"{self.task.job} {self.task.arm} {rate}: {error}", flush=True)
+                value = FAILED
+            self._known[rate] = value
+            row = {"job": self.task.job, "arm": self.task.arm, "lr": rate.lr, "head": rate.head}
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**row, "score": None if value == FAILED else value}) + "\n")
+            print(f"{self.task.job} {self.task.arm} lr {rate.lr:g} head ×{rate.head:g}: {value:.4f}", flush=True)
+        return self._known[rate]
+
+    def _train(self, rate: Rate) -> float:
+        task, config = self.task, self.task.config
+        if task.peer is not None:
+            training = PeerTraining(replace(task.peer, lr=rate.lr, head=rate.head), config)
+            for index in range(config.rounds):
+                training.train_round(index)
+            quality = training.quality("validation")
+            return quality if training.workload.higher_is_better else -quality
+        config = replace(config, lr=rate.lr)
+        job = build_job(config, make_policy("fit", config.seed), make_link("awgn", config.seed))
+        job.trainer.train(0, config.rounds * config.steps_per_round, lambda *_: None)
+        measure, factors = Quality(job, config.validation_limit), job.trainer.factors()
+        ranks = [np.minimum(prefix, factors.ranks) for prefix in job.adapter.schema.prefixes]
+        quality = float(np.mean([measure.of(factors.truncate(each)) for each in ranks]))
+        return quality if job.workload.higher_is_better else -quality
+
+
+def tune(task: Task, log: Path) -> tuple[Task, Rate, float]:
+    """Find the rates of one task."""
+    trials = Trials(task, log)
+    if task.peer is None:
+        job = build_job(task.config, make_policy("fit", 0), make_link("awgn", 0))
+        best, score = climb(Rate(job.lr), trials.score, has_head=False)
+    else:
+        training = PeerTraining(task.peer, task.config)
+        best, score = climb(
+            Rate(training.lr, 5.0 if training.workload.head else 1.0), trials.score, bool(training.workload.head)
+        )
+    return task, best, score
+
+
+def find_tasks(options: Options) -> list[Task]:
+    """Our training and one task a tuning key, for each job."""
+    comparison = resolve(options)
+    tasks = []
+    for name, config in comparison.jobs.items():
+        once = replace(config, seed=0)
+        if comparison.policies:
+            tasks.append(Task(name, NESTED, once, None))
+        keys = {peer.tuning_key: peer for peer in comparison.peers.values() if peer.steps == 1 and peer.lr is None}
+        tasks += [Task(name, key, once, peer) for key, peer in keys.items()]
+    return tasks
+
+
+def main() -> None:
+    """Tune everything and write the rates after every task."""
+    parser = argparse.ArgumentParser(description="Tune learning rates on the validation split.")
+    parser.add_argument("suite")
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("rates.toml"))
+    parser.add_argument("--jobs", action="append", default=[])
+    parser.add_argument("--policies", action="append", default=[], help="'none' leaves our own training out")
+    parser.add_argument("--peers", action="append", default=[])
+    parser.add_argument("--parallel", type=int, default=1)
+    given = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    options = Options(
+        out=given.out,
+        suite=given.suite,
+        jobs=tuple(given.jobs),
+        policies=tuple(given.policies),
+        peers=tuple(given.peers),
+        data_root=given.data_root,
+    )
+    tasks = find_tasks(options)
+    log = given.out.with_suffix(".jsonl")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    rates: dict[str, dict[str, dict[str, float]]] = {}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(given.parallel, mp_context=context) as pool:
+        for future in as_completed([pool.submit(tune, task, log) for task in tasks]):
+            task, best, score = future.result()
+            entry = {"lr": best.lr} if task.peer is None else {"lr": best.lr, "head": best.head}
+            rates.setdefault(task.job, {})[task.arm] = {**entry, "quality": round(abs(score), 5)}
+            given.out.write_text(tomli_w.dumps(rates), encoding="utf-8")
+            print(f"{task.job} {task.arm}: lr {best.lr:g}, head ×{best.head:g}, quality {abs(score):.4f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

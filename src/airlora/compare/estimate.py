@@ -1,0 +1,102 @@
+"""How long a comparison will take, from a short measurement of each job."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from airlora.compare.plan import POLICIES_UNIT, Unit, slug
+from airlora.compare.worker import waiting_arms
+from airlora.config import RunConfig
+from airlora.job import build_job
+from airlora.link import make_link
+from airlora.play import Quality
+from airlora.policy import make_policy
+
+_STARTING_S = 6.0
+"""Seconds for a unit's process to import, load and tokenise."""
+
+
+@dataclass(frozen=True)
+class JobTimes:
+    """Measured seconds of one job: a training step with all its passes, a single pass, and measuring quality."""
+
+    step_s: float
+    pass_s: float
+    validation_s: float
+    test_s: float
+
+
+def measure_job(config: RunConfig) -> JobTimes:
+    """Time a job: two training steps, two single passes, one measurement on the validation and the test split."""
+    policy, link = make_policy("fit", config.seed), make_link("awgn", config.seed)
+    job = build_job(config, policy, link)
+    quality = Quality(job, config.validation_limit)
+    batch = job.workload.batch(0)
+    job.workload.loss(batch).backward()  # warms up
+    factors = job.initial_edge.factors()
+    return JobTimes(
+        pass_s=_fastest(lambda: job.workload.loss(batch).backward(), 2),
+        step_s=_fastest(lambda: job.trainer.train(0, 1, lambda *_: None), 2),
+        validation_s=_fastest(lambda: quality.of(factors), 1),
+        test_s=_fastest(lambda: quality.of(factors, "test"), 1),
+    )
+
+
+def unit_seconds(unit: Unit, out: Path, times: JobTimes) -> float:
+    """Estimated seconds of what remains of a unit; 0 if nothing does."""
+    waiting = waiting_arms(unit, out)
+    if not waiting:
+        return 0.0
+    config = waiting[0].config
+    steps = config.rounds * config.steps_per_round
+    seconds = _STARTING_S
+    if not (out / unit.recordings / "references.json").exists():
+        seconds += (steps * times.pass_s / 2 + 2 * times.test_s) if unit.training == POLICIES_UNIT else 0.0
+    if unit.training == POLICIES_UNIT:
+        recordings = {arm.config.policy.partition(":")[0] == "adalora" for arm in waiting}
+        missing = len(recordings) - any((out / unit.recordings).glob("*/complete.json"))
+        seconds += max(0, missing) * (steps * times.step_s + config.rounds * times.validation_s + times.test_s)
+        return seconds + len(waiting) * (config.rounds * times.validation_s + times.test_s)
+    peer = waiting[0].peer
+    if peer is not None and not (out / unit.recordings / slug(unit.training) / "complete.json").exists():
+        trained = steps * peer.steps * times.pass_s * peer.step_cost
+        seconds += trained + 2 * config.rounds * times.validation_s + 2 * times.test_s
+    return seconds
+
+
+def total_seconds(seconds: Sequence[float], parallel: int) -> float:
+    """Time of units run in this order on ``parallel`` processes."""
+    free = [0.0] * parallel
+    for unit_s in seconds:
+        heapq.heapreplace(free, free[0] + unit_s)
+    return max(free)
+
+
+def estimate(units: Sequence[Unit], out: Path, parallel: int, on_job: Callable[[str], None]) -> float:
+    """Estimated seconds of what remains of a comparison; each job is measured once, seed 0."""
+    configs = {unit.job: unit.arms[0].config for unit in units if waiting_arms(unit, out)}
+    times = {}
+    for name, config in configs.items():
+        on_job(name)
+        times[name] = measure_job(config)
+    return total_seconds([unit_seconds(unit, out, times[unit.job]) for unit in units if unit.job in times], parallel)
+
+
+def as_text(seconds: float) -> str:
+    """``40 s``, ``12 min`` or ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _fastest(action: Callable[[], object], times: int) -> float:
+    best = float("inf")
+    for _ in range(times):
+        started = time.perf_counter()
+        action()
+        best = min(best, time.perf_counter() - started)
+    return best

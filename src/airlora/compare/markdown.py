@@ -1,0 +1,328 @@
+"""Tables in Markdown: docs/results.md whole, and the marked block of README.md."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from airlora.compare import tables
+from airlora.compare.statistics import FEW_SEEDS, false_alarm_rate
+from airlora.errors import InputError
+from airlora.report.units import UNKNOWN, ratio_text
+
+if TYPE_CHECKING:
+    from airlora.compare.results import Findings
+
+HEADINGS = (
+    "job", "link", "budget", "arm", "base", "head", "cloud", "edge at the end [95 %]", "edge over time [95 %]",
+    "kB on air", "missed", "kB to 90 %", "kB to 95 %", "kB to 99 %", "gain area", "decision ms", "training s",
+)  # fmt: skip
+
+
+def quality(value: float | None, metric: str) -> str:
+    """An accuracy in %, a negative log-likelihood in nats, without the unit."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    return f"{100 * value:.1f}" if metric == "accuracy" else f"{value:.3f}"
+
+
+def unit(metric: str) -> str:
+    """The unit of ``quality``."""
+    return "%" if metric == "accuracy" else "nats"
+
+
+def quality_interval(mean: float, low: float, high: float, metric: str) -> str:
+    """``80.1 [78.0, 82.2]``; the mean alone where there is no interval."""
+    text = quality(mean, metric)
+    return text if not math.isfinite(low) else f"{text} [{quality(low, metric)}, {quality(high, metric)}]"
+
+
+def difference(mean: float, metric: str) -> str:
+    """A signed difference of qualities: points or nats."""
+    text = f"{100 * mean:+.1f}" if metric == "accuracy" else f"{mean:+.3f}"
+    return text if float(text) else text[1:]  # no sign where nothing is left of it
+
+
+def percent(ratio: float | None) -> str:
+    """A signed share in %: ``-32 %``; as a factor where it is more than three times as much: ``×4.6``."""
+    if ratio is None or not math.isfinite(ratio):
+        return UNKNOWN
+    return f"{100 * ratio:+.0f} %" if ratio <= 2 else f"×{ratio_text(1 + ratio)}"
+
+
+def kilobytes(size_bytes: float) -> str:
+    """Bytes in kB with three figures."""
+    return f"{float(f'{size_bytes / 1e3:.3g}'):,.10g}".replace(",", "\u00a0")
+
+
+def bytes_to(row: Any, share: int) -> str:
+    """Cost of a share of the gain in kB; ``≥`` and how many seeds got there where some did not."""
+    reached, value = row[f"reached_{share}"], row[f"bytes_to_{share}"]
+    if not reached:
+        return "never"
+    return kilobytes(value) if reached == row["seeds"] else f"≥ {kilobytes(value)} ({reached} of {row['seeds']})"
+
+
+def mean_rows(found: Findings) -> Iterator[tuple[str, ...]]:
+    """Cells under ``HEADINGS``, one row an arm: means over seeds."""
+    for row in found.means.to_dict("records"):
+        metric = row["metric"]
+        yield (
+            row["job"],
+            row["link"],
+            f"{row['budget_ratio']:.2g}",
+            row["arm"],
+            quality(row["base_quality"], metric),
+            quality(row["head_only_quality"], metric),
+            quality(row["cloud_quality"], metric),
+            quality_interval(row["edge_quality"], row["edge_quality_low"], row["edge_quality_high"], metric),
+            quality_interval(
+                row["mean_edge_quality"], row["mean_edge_quality_low"], row["mean_edge_quality_high"], metric
+            ),
+            kilobytes(row["bytes_on_air"]),
+            f"{row['missed']:.1f}/{row['rounds']}",
+            *(bytes_to(row, share) for share in (90, 95, 99)),
+            UNKNOWN if pd.isna(row["gain_area"]) else f"{row['gain_area']:.3f}",
+            f"{1e3 * row['decision_s']:.2g}",
+            f"{row['training_s']:.0f}",
+        )
+
+
+def verdict_rows(found: Findings, job: str, measure: str) -> tuple[list[str], list[list[str]]]:
+    """Every arm against the reference: headings, and one row an arm with a cell a link.
+
+    A cell is the verdict, the paired difference (positive: better than the reference) and its interval; ``*`` marks
+    a verdict that also keeps the false discovery rate of all pairs of this job at 5 %.
+    """
+    pairs = found.pairs
+    if pairs.empty:
+        return [], []
+    table = tables.against(pairs[(pairs["job"] == job) & (pairs["measure"] == measure)], found.reference)
+    links = [link for link in link_order(found, job) if link in set(table["link"])]
+    rows = []
+    for arm in arm_order(found):
+        mine = table[table["arm"] == arm].set_index("link")
+        if len(mine):
+            rows.append([arm, *(_verdict(mine.loc[link]) if link in mine.index else UNKNOWN for link in links)])
+    return [f"against {found.reference}", *links], rows
+
+
+def _verdict(row: Any) -> str:
+    star = "*" if row["verdict"] in ("better", "worse") and row["q"] <= 0.05 else ""
+    text = f"{row['verdict']}{star} {difference(row['difference'], row['metric'])}"
+    if not math.isfinite(row["low"]):
+        return text
+    return f"{text} [{difference(row['low'], row['metric'])}, {difference(row['high'], row['metric'])}]"
+
+
+def link_order(found: Findings, job: str) -> list[str]:
+    """Links of a job by ascending budget, and then all of them together."""
+    means = found.means[found.means["job"] == job]
+    return [*dict.fromkeys(means.sort_values("budget_ratio", kind="stable")["link"]), tables.ALL_LINKS]
+
+
+def arm_order(found: Findings) -> list[str]:
+    """Arms: policies, then peers, each by name with numbers by size (rank 2 before rank 16)."""
+
+    def key(arm: str) -> tuple[bool, list[tuple[str, float]]]:
+        parts = re.findall(r"(\D*)(\d*\.?\d*)", arm)
+        return kinds[arm] != "policy", [(text, float(number) if number.strip(".") else -1.0) for text, number in parts]
+
+    kinds = dict(zip(found.means["arm"], found.means["arm_kind"], strict=True))
+    return sorted(kinds, key=key)
+
+
+def rate_rows(found: Findings, job: str) -> list[list[str]]:
+    """Rate differences against the reference's curve (or against every curve where it has none)."""
+    rates = found.rates
+    if rates.empty:
+        return []
+    rates = rates[rates["job"] == job]
+    reference = found.reference if found.reference in set(rates["other"]) else tables.family(found.reference)
+    if reference in set(rates["other"]):
+        rates = rates[rates["other"] == reference]
+    metric = str(found.means.loc[found.means["job"] == job, "metric"].iloc[0])
+    rows = []
+    for row in rates.to_dict("records"):
+        known = row["defined"] > 0
+        interval = f" [{percent(row['low'])}, {percent(row['high'])}]" if known and math.isfinite(row["low"]) else ""
+        overlap = (quality(row[name], metric) for name in ("low_quality", "high_quality"))
+        rows.append(
+            [
+                row["curve"],
+                row["other"],
+                percent(row["mean"]) + interval if known else f"undefined: {row['reason']}",
+                f"{percent(row['worst'])} at {quality(row['worst_quality'], metric)}" if known else UNKNOWN,
+                "–".join(overlap) if known else UNKNOWN,
+                f"{row['defined']} of {row['seeds']}",
+                str(row["points"]),
+            ]
+        )
+    return rows
+
+
+RATE_HEADINGS = (
+    "curve",
+    "reference",
+    "bytes at equal quality [95 %]",
+    "worst point",
+    "overlap",
+    "seeds",
+    "fewest points",
+)
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; a bar in a cell is escaped."""
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def seeds_text(found: Findings) -> str:
+    """Which seeds, and whether they are too few to trust an interval."""
+    seeds = found.seeds
+    text = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    if len(seeds) == 1:
+        return f"{text} (one seed: no interval and no verdict)"
+    return text if len(seeds) >= FEW_SEEDS else f"{text} (fewer than {FEW_SEEDS}: intervals and verdicts are rough)"
+
+
+def results_page(outs: Sequence[Path], notes: Path | None = None) -> str:
+    """docs/results.md: everything generated from comparisons, with hand-written notes between.
+
+    Notes on the comparison in folder NAME are read from ``notes/NAME.md`` or, beside the folder, from NAME.md;
+    ``notes/introduction.md`` and ``notes/appendix.md`` open and close the page. All are optional.
+
+    Raises:
+        OutputError: a folder holds no finished arm. StoreError: a file is not what ``airlora compare`` writes.
+    """
+    from airlora.compare.results import read_findings
+
+    parts = ["# Results\n", _GENERATED, _note(notes, "introduction")]
+    for out in outs:
+        found = read_findings(out)
+        parts += _comparison(found)
+        parts.append(_note(notes, found.name) or _note(out.resolve().parent, found.name))
+    parts.append(_note(notes, "appendix"))
+    return "\n".join(part for part in parts if part)
+
+
+_GENERATED = """\
+Generated by `benchmarks/results_page.py` from the folders of `airlora compare`; every measure is defined in
+[measures.md](measures.md). Do not edit: notes belong in `docs/notes/`.
+Qualities are means over seeds, with bootstrap 95 % intervals in brackets. *edge at the end* is on the test split,
+*edge over time* on the validation split. *budget* is what the link carries before the deadline over the bytes of a
+plain fp32 LoRA of rank 8. kB and misses are of all rounds together; ≥ marks a mean in which seeds that never got
+there count with all they sent.
+"""
+
+
+def _note(folder: Path | None, name: str) -> str:
+    path = folder / f"{name}.md" if folder else None
+    return path.read_text(encoding="utf-8").strip() + "\n" if path and path.is_file() else ""
+
+
+def _comparison(found: Findings) -> list[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(found.versions.items()))
+    parts = [
+        f"## {found.name}\n",
+        "\n".join(f"    {command}" for command in found.commands) + "\n",
+        f"Commit {found.commit}; {seeds_text(found)}{f'; suite `{found.suite}`' if found.suite else ''}. {versions}.\n",
+        table(("link", "SPEC"), [(name, f"`{spec}`") for name, spec in found.links.items()]),
+    ]
+    for job in dict.fromkeys(found.means["job"]):
+        metric = str(found.means.loc[found.means["job"] == job, "metric"].iloc[0])
+        better = "higher" if metric == "accuracy" else "lower"
+        parts.append(f"### {job}\n")
+        parts.append(f"Quality is {metric} in {unit(metric)}, {better} is better.\n")
+        parts.append(table(HEADINGS[1:], [row[1:] for row in mean_rows(found) if row[0] == job]))
+        for measure, title in zip(tables.PAIR_MEASURES, ("at the end", "over time"), strict=True):
+            headings, rows = verdict_rows(found, job, measure)
+            if rows:
+                parts.append(
+                    f"Paired difference to `{found.reference}` in edge quality {title}"
+                    f" ({'points' if metric == 'accuracy' else 'nats'}, positive is better):\n"
+                )
+                parts.append(table(headings, rows))
+        rates = rate_rows(found, job)
+        if rates:
+            parts.append("Bytes on air at equal quality (Bjøntegaard; negative is better):\n")
+            parts.append(table(RATE_HEADINGS, rates))
+    parts.append(multiplicity_text(found))
+    return parts
+
+
+def multiplicity_text(found: Findings) -> str:
+    """How many pairs were tested, and what that means for the verdicts."""
+    if found.pairs.empty:
+        return ""
+    tested = found.pairs[found.pairs["verdict"] != "one seed"]
+    decided = tested[tested["verdict"].isin(["better", "worse"])]
+    rate = false_alarm_rate(int(tested["seeds"].max())) if len(tested) else None
+    if rate is None:
+        return "With one seed there are no verdicts.\n"
+    return (
+        f"{len(tested)} pairs were tested (both measures, every two arms, every link), {len(decided)} of them with a"
+        f" verdict of better or worse. Each is stated on its own, and with {int(tested['seeds'].max())} seeds about"
+        f" {100 * rate:.0f} % of pairs that do not differ get one by chance."
+        f" {int((decided['q'] <= 0.05).sum())} also keep the false discovery rate of their job and measure at 5 %"
+        " (paired t-tests; marked *).\n"
+    )
+
+
+def quality_grid(found: Findings, job: str) -> str:
+    """One row an arm and one column a link: edge quality at the end, and kB on air a round in brackets."""
+    means = found.means[found.means["job"] == job]
+    by_key = {(row["arm"], row["link"]): row for row in means.to_dict("records")}
+    links = link_order(found, job)[:-1]
+    budgets = means.groupby("link")["budget_ratio"].median()
+    rows = []
+    for arm in arm_order(found):
+        cells = []
+        for link in links:
+            row = by_key.get((arm, link))
+            edge = UNKNOWN if row is None else quality(row["edge_quality"], row["metric"])
+            cells.append(edge if row is None else f"{edge} ({kilobytes(row['bytes_per_round'])})")
+        if any(cell != UNKNOWN for cell in cells):
+            rows.append([f"`{arm}`", *cells])
+    return table(("arm", *(f"{link} ({budgets[link]:.2g})" for link in links)), rows)
+
+
+def results_block(out: Path) -> str:
+    """The short form for README.md: for every job one row an arm and one column a link, with what made it."""
+    from airlora.compare.results import read_findings
+
+    found = read_findings(out)
+    parts = []
+    for job in dict.fromkeys(found.means["job"]):
+        first = found.means[found.means["job"] == job].iloc[0]
+        metric, better = str(first["metric"]), "higher" if first["higher_is_better"] else "lower"
+        parts.append(
+            f"`{job}`: {metric} of the edge's model on the test split at the end, in {unit(metric)} ({better} is"
+            f" better), and kB on air a round in brackets; mean of {seeds_text(found)}. Before training:"
+            f" {quality(first['base_quality'], metric)}. Columns are links, with their budget in brackets.\n"
+        )
+        parts.append(quality_grid(found, job))
+    commands = ", ".join(f"`{command}`" for command in found.commands)
+    parts.append(f"Commit {found.commit}, {commands}\n")
+    return "\n".join(parts)
+
+
+def replace_block(text: str, name: str, block: str) -> str:
+    """``text`` with what stands between ``<!-- results:NAME -->`` and ``<!-- /results -->`` replaced.
+
+    Raises:
+        InputError: the text has no such block.
+    """
+    pattern = re.compile(rf"(<!-- results:{re.escape(name)} -->\n).*?(<!-- /results -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise InputError(
+            f"no block <!-- results:{name} --> … <!-- /results --> was found; add it where the table belongs"
+        )
+    return pattern.sub(lambda match: f"{match[1]}{block.strip()}\n{match[2]}", text, count=1)

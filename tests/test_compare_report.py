@@ -1,0 +1,397 @@
+"""The tables, figures and pages of a comparison, from a folder whose right answers are known."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import runpy
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from airlora.compare import tables
+from airlora.compare.figures import arm_styles
+from airlora.compare.markdown import (
+    difference,
+    kilobytes,
+    multiplicity_text,
+    percent,
+    replace_block,
+    results_block,
+    results_page,
+    seeds_text,
+    verdict_rows,
+)
+from airlora.compare.results import read_findings, results_table, write_parquet, write_reports
+from airlora.errors import InputError, OutputError, StoreError
+
+ROUNDS = 4
+FILE_BYTES = 10_000
+LINKS = {"weak": ("awgn:snr_db=-5", 0.1), "strong": ("awgn:snr_db=15", 1.0)}
+
+
+def write_arm(
+    out: Path,
+    job: str,
+    link: str,
+    arm: str,
+    seed: int,
+    gains: list[float],
+    bytes_on_air: list[int],
+    capacity: float,
+    metric: str = "accuracy",
+) -> None:
+    """One finished arm, as the harness writes it; its last gain holds on the test split too."""
+    sign, base = (1, 0.2) if metric == "accuracy" else (-1, 3.0)
+    peer = arm.startswith("peft-")
+    folder = out / "arms" / job / f"seed-{seed}" / link / re.sub(r"[^\w.=-]+", "_", arm)
+    folder.mkdir(parents=True)
+    rows = [
+        {
+            "round": index,
+            "t_s": float(index),
+            "link": {"snr_db": None, "rate_bps": 1e5},
+            "ranks": {} if peer else {"a": 2, "b": 0},
+            "bits": {} if peer else {"a": 4, "b": 8},
+            "bytes_offered": sent,
+            "bytes_delivered": sent,
+            "bytes_on_air": sent,
+            "capacity_bytes": capacity * FILE_BYTES,
+            "missed": index == 0,
+            "airtime_s": 0.5,
+            "edge_quality": base + sign * gained,
+            "cloud_quality": base + sign * 0.5,
+            "wall": {"decision_s": 0.002, "train_s": 1.0},
+        }
+        for index, (gained, sent) in enumerate(zip(gains, bytes_on_air, strict=True))
+    ]
+    summary: dict[str, Any] = {
+        "job": job,
+        "link": link,
+        "arm": arm,
+        "arm_kind": "peer" if peer else "policy",
+        "seed": seed,
+        "metric": metric,
+        "higher_is_better": sign > 0,
+        "base_quality": base,
+        "head_only_quality": None if metric == "nll" else base + 0.1,
+        "cloud_quality": base + sign * 0.5,
+        "edge_quality": base + sign * gains[-1],
+        "validation": {"base_quality": base},
+        "deadline_s": 1.0,
+        "plain_lora_bytes": FILE_BYTES,
+        "training_s": 12.0,
+        "steps_trained": 40,
+    }
+    (folder / "summary.json").write_text(json.dumps(summary))
+    (folder / "rounds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_comparison(out: Path, links: dict[str, str]) -> None:
+    made = {
+        "commands": ["airlora compare --out OUT --seeds 3"],
+        "commit": "abc1234",
+        "versions": {"torch": "2.13.0", "airlora": "0.1"},
+        "suite": None,
+        "links": links,
+    }
+    (out / "comparison.json").write_text(json.dumps(made))
+
+
+def fill(out: Path, seeds: int = 3) -> Path:
+    """Two jobs over two links: ``fit`` beats ``uniform`` by 0.1 in every seed, and the peer gains nothing."""
+    for job, metric in (("intents", "accuracy"), ("stories", "nll")):
+        for link, (_, capacity) in LINKS.items():
+            size = int(500 * capacity)
+            top = 0.3 if link == "weak" else 0.4
+            for seed in range(seeds):
+                wiggle = 0.01 * seed
+                fit = [0.0, 0.1, 0.2, top + wiggle]
+                worse = [0.0, 0.1, 0.1, top + wiggle - 0.1]
+                write_arm(out, job, link, "fit", seed, fit, [size] * ROUNDS, capacity, metric)
+                write_arm(out, job, link, "uniform:rank=2", seed, worse, [2 * size] * ROUNDS, capacity, metric)
+                write_arm(out, job, link, "peft-lora:rank=8", seed, [0.0] * 4, [4 * size] * ROUNDS, capacity, metric)
+    write_comparison(out, {name: spec for name, (spec, _) in LINKS.items()})
+    return out
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = fill(tmp_path_factory.mktemp("measured") / "small")
+    write_reports(folder)
+    return folder
+
+
+def test_results_parquet_has_one_row_a_round_with_the_agreed_columns(out):
+    table = pd.read_parquet(out / "results.parquet")
+    assert len(table) == 2 * 2 * 3 * 3 * ROUNDS
+    agreed = """job link arm arm_kind seed round t_s metric higher_is_better base_quality cloud_quality edge_quality
+        bytes_offered bytes_delivered bytes_on_air capacity_bytes airtime_s deadline_s missed decision_s train_s
+        mean_rank mean_bits snr_db rate_bps plain_lora_bytes"""
+    assert list(table.columns) == re.findall(r"\w+", agreed)
+    ours = table[table["arm_kind"] == "policy"]
+    assert (ours["mean_rank"] == 1.0).all()
+    assert (ours["mean_bits"] == 4.0).all(), "a projection that sends nothing has no bits"
+    assert table.loc[table["arm_kind"] == "peer", "mean_rank"].isna().all()
+
+
+def test_summary_csv_has_one_row_an_arm_and_seed_by_hand(out):
+    table = pd.read_csv(out / "summary.csv").set_index(["job", "link", "arm", "seed"])
+    row = table.loc[("intents", "weak", "fit", 0)]
+    assert row["budget_ratio"] == pytest.approx(0.1)
+    assert row["edge_quality"] == pytest.approx(0.5)
+    # 0.2 for 1.5 s (round 0 brings nothing), then 0.3 and 0.4 for 1 s each, 0.5 for the last half second.
+    assert row["mean_edge_quality"] == pytest.approx((1.5 * 0.2 + 0.3 + 0.4 + 0.5 * 0.5) / 4)
+    assert (row["bytes_on_air"], row["bytes_per_round"], row["missed"], row["airtime_s"]) == (200, 50, 1, 2.0)
+    assert row["energy_j"] == pytest.approx(1.28804 * 2 + 0.05197 * 200 * 8e-6)
+    assert pd.isna(row["bytes_to_90"])
+    strong = table.loc[("stories", "strong", "fit", 2)]
+    assert strong["edge_quality"] == pytest.approx(3.0 - 0.42)
+    assert pd.isna(strong["bytes_to_90"]), "0.42 of 0.5 is 84 %"
+
+
+def test_costs_of_a_gain_count_seeds_that_never_get_there_with_all_they_sent(tmp_path):
+    for seed, gains in enumerate(([0.5, 0.5], [0.0, 0.5], [0.0, 0.1])):
+        write_arm(tmp_path, "j", "l", "fit", seed, gains, [100, 300], 1.0)
+    write_comparison(tmp_path, {})
+    write_parquet(tmp_path)
+    (row,) = read_findings(tmp_path).means.to_dict("records")
+    assert row["reached_90"] == 2
+    assert row["bytes_to_90"] == pytest.approx((100 + 400 + 400) / 3)
+
+
+def test_means_have_intervals_over_seeds(out):
+    table = pd.read_csv(out / "means.csv").set_index(["job", "link", "arm"])
+    row = table.loc[("intents", "strong", "fit")]
+    assert (row["edge_quality"], row["seeds"]) == (pytest.approx(0.61), 3)
+    assert (row["edge_quality_low"], row["edge_quality_high"]) == (pytest.approx(0.60), pytest.approx(0.62))
+
+
+@pytest.mark.parametrize("job", ["intents", "stories"])
+def test_paired_differences_remove_what_seeds_have_in_common(out, job):
+    pairs = read_findings(out).pairs
+    rows = tables.against(pairs[(pairs["job"] == job) & (pairs["measure"] == "edge_quality")], "fit")
+    rows = rows.set_index(["arm", "link"])
+    assert set(rows.index.get_level_values("link")) == {"weak", "strong", tables.ALL_LINKS}
+    for link in ("weak", "strong", tables.ALL_LINKS):
+        row = rows.loc[("uniform:rank=2", link)]
+        assert row["difference"] == pytest.approx(-0.1)
+        assert row["verdict"] == "worse"
+        assert (row["low"], row["high"]) == (pytest.approx(-0.1), pytest.approx(-0.1))
+
+
+def test_turning_a_pair_around_turns_its_verdict(out):
+    pairs = read_findings(out).pairs
+    rows = tables.against(pairs, "uniform:rank=2")
+    fit = rows[(rows["arm"] == "fit") & (rows["measure"] == "edge_quality")]
+    assert set(fit["verdict"]) == {"better"}
+    assert (fit["low"] <= fit["high"] + 1e-12).all()
+    assert len(fit) == 2 * 3
+
+
+def test_an_arm_that_lacks_a_seed_is_compared_over_the_others(tmp_path):
+    for seed in range(3):
+        write_arm(tmp_path, "j", "l", "fit", seed, [0.3], [100], 1.0)
+        if seed:
+            write_arm(tmp_path, "j", "l", "random", seed, [0.2 + 0.01 * seed], [100], 1.0)
+    write_comparison(tmp_path, {})
+    write_parquet(tmp_path)
+    pairs = read_findings(tmp_path).pairs
+    assert set(pairs["seeds"]) == {2}
+
+
+def test_rate_differences_over_links_and_by_hand(tmp_path):
+    # Equal qualities at twice the bytes over each link: +100 %, everywhere.
+    for link, gained, size in (("a", 0.1, 100), ("b", 0.2, 300), ("c", 0.3, 900)):
+        for seed in range(2):
+            write_arm(tmp_path, "j", link, "fit", seed, [gained], [size], 1.0, "nll")
+            write_arm(tmp_path, "j", link, "uniform", seed, [gained], [2 * size], 1.0, "nll")
+    write_comparison(tmp_path, {})
+    write_parquet(tmp_path)
+    rates = read_findings(tmp_path).rates.set_index(["curve", "other"])
+    row = rates.loc[("uniform", "fit")]
+    assert (row["mean"], row["worst"]) == (pytest.approx(1.0), pytest.approx(1.0))
+    assert (row["low_quality"], row["high_quality"]) == (pytest.approx(2.7), pytest.approx(2.9))
+    assert (row["defined"], row["points"]) == (2, 3)
+    assert rates.loc[("fit", "uniform")]["mean"] == pytest.approx(-0.5)
+
+
+def test_over_one_link_a_family_is_the_curve(tmp_path):
+    for rank, gained in ((1, 0.1), (2, 0.2), (4, 0.3)):
+        write_arm(tmp_path, "j", "open", f"uniform:rank={rank},bits=4", 0, [gained], [100 * rank], 1.0)
+        write_arm(tmp_path, "j", "open", f"peft-lora:rank={rank},file=fp16", 0, [gained], [400 * rank], 1.0)
+        write_arm(tmp_path, "j", "open", f"peft-lora:rank={rank},file=fp16,steps=3", 0, [gained], [800 * rank], 1.0)
+    write_comparison(tmp_path, {"open": "awgn:snr_db=60"})
+    write_parquet(tmp_path)
+    rates = read_findings(tmp_path).rates.set_index(["curve", "other"])
+    assert rates.loc[("uniform", "peft-lora")]["mean"] == pytest.approx(-0.75)
+    assert rates.loc[("peft-lora:steps=3", "peft-lora")]["mean"] == pytest.approx(1.0)
+
+
+def test_reports_are_the_same_when_written_again(tmp_path):
+    for seed in range(2):
+        for rank in (1, 4):
+            write_arm(
+                tmp_path, "j", "open", f"uniform:rank={rank}", seed, [0.1 * rank + 0.01 * seed], [100 * rank], 1.0
+            )
+    write_comparison(tmp_path, {"open": "awgn:snr_db=60"})
+    names = ["summary.csv", "means.csv", "pairs.csv", "rates.csv", "report.html", "figures/pareto-j.svg"]
+    write_reports(tmp_path)
+    first = {name: (tmp_path / name).read_bytes() for name in names}
+    write_reports(tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in names} == first
+    assert not list((tmp_path / "figures").glob("time-*")), "one round has no curve over time"
+
+
+def test_the_report_needs_nothing_from_outside_and_says_what_made_it(out):
+    page = (out / "report.html").read_text(encoding="utf-8")
+    addresses = set(re.findall(r'(?:src|href)="([^"]+)"', page)) - set(re.findall(r'href="(#[^"]+)"', page))
+    assert not addresses
+    assert "url(http" not in page
+    for text in ("airlora compare --out OUT --seeds 3", "abc1234", "torch 2.13.0", "seeds 0, 1, 2", "fewer than 5"):
+        assert text in page
+    for text in ("accuracy (%, higher is better)", "NLL (nats, lower is better)", "SNR -5 dB (budget 0.10)"):
+        assert text in page
+    identifiers = re.findall(r'\bid="([^"]+)"', page)
+    assert len(identifiers) == len(set(identifiers))
+
+
+def test_every_figure_is_a_png_and_a_well_formed_svg(out):
+    names = {f"pareto-{job}" for job in ("intents", "stories")}
+    names |= {f"{kind}-{job}-{link}" for kind in ("time", "gain") for job in ("intents", "stories") for link in LINKS}
+    assert {path.stem for path in (out / "figures").glob("*.png")} == names
+    assert {path.stem for path in (out / "figures").glob("*.svg")} == names
+    for path in (out / "figures").iterdir():
+        if path.suffix == ".svg":
+            assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+        else:
+            assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_seed_has_no_verdicts_and_says_so(tmp_path):
+    fill(tmp_path, seeds=1)
+    write_parquet(tmp_path)
+    found = read_findings(tmp_path)
+    assert seeds_text(found) == "seed 0 (one seed: no interval and no verdict)"
+    assert multiplicity_text(found) == "With one seed there are no verdicts.\n"
+    assert set(found.pairs["verdict"]) == {"one seed"}
+    assert found.means["edge_quality_low"].isna().all()
+
+
+def test_verdict_rows_put_policies_first_and_all_links_last(out):
+    head, rows = verdict_rows(read_findings(out), "intents", "edge_quality")
+    assert head == ["against fit", "weak", "strong", "all links"]
+    assert [row[0] for row in rows] == ["uniform:rank=2", "peft-lora:rank=8"]
+    assert rows[0][1] == "worse -10.0 [-10.0, -10.0]"
+
+
+def test_the_terminal_table_has_a_row_an_arm(out):
+    table = results_table(out)
+    assert table.row_count == 2 * 2 * 3
+    console = Console(width=400, record=True, file=io.StringIO())
+    console.print(table)
+    assert "61.0 [60.0, 62.0]" in console.export_text()
+
+
+def test_the_page_holds_the_tables_and_the_notes(out, tmp_path):
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "introduction.md").write_text("Read me first.\n")
+    (notes / "small.md").write_text("What this says against us.\n")
+    (notes / "appendix.md").write_text("## Other things\n")
+    page = results_page([out], notes)
+    order = ["# Results", "Read me first.", "## small", "airlora compare --out OUT", "Commit abc1234", "### intents"]
+    order += ["| weak | 0.1 | fit |", "worse -10.0", "### stories", "pairs were tested", "What this says", "## Other"]
+    positions = [page.index(text) for text in order]
+    assert positions == sorted(positions)
+
+
+def test_readme_blocks_are_replaced_and_nothing_else(out):
+    text = (
+        "before\n<!-- results:small -->\nold\n<!-- /results -->\nafter\n<!-- results:x -->\nkept\n<!-- /results -->\n"
+    )
+    new = replace_block(text, "small", results_block(out))
+    assert new.startswith("before\n<!-- results:small -->\n`intents`: accuracy")
+    assert "old" not in new
+    assert new.endswith("<!-- /results -->\nafter\n<!-- results:x -->\nkept\n<!-- /results -->\n")
+    assert "| `fit` | 51.0 (0.05) | 61.0 (0.5) |" in new
+    assert replace_block(new, "small", results_block(out)) == new
+    with pytest.raises(InputError, match="results:other"):
+        replace_block(text, "other", "")
+
+
+def test_the_script_writes_docs_and_readme(out, tmp_path, monkeypatch):
+    script = Path(__file__).parents[1] / "benchmarks" / "results_page.py"
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- results:small -->\n<!-- /results -->\n")
+    arguments = [str(out), "--docs", str(tmp_path / "results.md"), "--readme", str(readme)]
+    monkeypatch.setattr(sys, "argv", [str(script), *arguments])
+    runpy.run_path(str(script), run_name="__main__")
+    assert (tmp_path / "results.md").read_text() == results_page([out])
+    assert "`stories`: nll" in readme.read_text()
+
+
+def test_arms_are_told_apart_by_style():
+    names = ["fit", "uniform:rank=1", "uniform:rank=2", "peft-lora:rank=8", "peft-dora:rank=8", "peft-lora:rank=4"]
+    arms = pd.DataFrame({"arm": names, "arm_kind": ["policy"] * 3 + ["peer"] * 3})
+    styles = arm_styles(arms)
+    assert len({(style.colour, style.marker) for style in styles.values()}) == len(names)
+    assert styles["uniform:rank=1"].colour == styles["uniform:rank=2"].colour
+    assert [styles[name].line()["mfc"] == "white" for name in names] == [False] * 3 + [True] * 3
+
+
+def test_families_leave_out_the_keys_of_size():
+    assert tables.family("fit") == "fit"
+    assert tables.family("uniform:rank=4,bits=3") == "uniform"
+    assert tables.family("peft-lora:rank=4,file=fp16,steps=3") == "peft-lora:steps=3"
+
+
+@pytest.mark.parametrize(
+    ("arms", "expected"),
+    [
+        ([("flood", "policy"), ("fit", "policy")], "fit"),
+        ([("uniform:rank=1", "policy"), ("peft-lora:rank=8,file=fp32", "peer")], "peft-lora:rank=8,file=fp32"),
+        ([("peft-ia3", "peer"), ("greedy", "policy")], "greedy"),
+        ([("peft-ia3", "peer")], "peft-ia3"),
+    ],
+)
+def test_the_reference_arm(arms, expected):
+    assert tables.reference_arm(pd.DataFrame(arms, columns=["arm", "arm_kind"])) == expected
+
+
+def test_numbers_as_written():
+    assert [percent(ratio) for ratio in (-0.5, 2.0, 3.6, None)] == ["-50 %", "+200 %", "×4.6", "–"]
+    assert (kilobytes(1234567), kilobytes(1359.5), kilobytes(0)) == ("1\u00a0230", "1.36", "0")
+    assert (difference(-0.0001, "accuracy"), difference(0.0123, "nll"), difference(-0.05, "accuracy")) == (
+        "0.0",
+        "+0.012",
+        "-5.0",
+    )
+
+
+def test_seeds_are_named_with_how_much_they_are_worth(out):
+    assert seeds_text(read_findings(out)).startswith("seeds 0, 1, 2 (fewer than 5")
+
+
+def test_a_folder_without_finished_arms_is_refused(tmp_path):
+    with pytest.raises(OutputError, match="no finished arm"):
+        write_reports(tmp_path)
+
+
+def test_files_of_another_version_are_refused(tmp_path):
+    write_arm(tmp_path, "j", "l", "fit", 0, [0.1], [10], 1.0)
+    with pytest.raises(StoreError, match=r"comparison\.json cannot be read"):
+        write_reports(tmp_path)
+    write_comparison(tmp_path, {})
+    (path,) = tmp_path.glob("arms/*/*/*/*/summary.json")
+    summary = json.loads(path.read_text())
+    del summary["validation"]
+    path.write_text(json.dumps(summary))
+    with pytest.raises(StoreError, match="not a finished arm of this version"):
+        write_parquet(tmp_path)
