@@ -7,7 +7,7 @@ from airlora.adapter.mixture import PrefixMixture
 from airlora.adapter.nested import NestedAdapter, NestedLinear
 from airlora.adapter.optim import HEAD_LR_RATIO, NestedAdam
 from airlora.adapter.targets import find_targets
-from airlora.adapter.training import AdaLoraStrategy, NestedStrategy, Trainer
+from airlora.adapter.training import AdaLoraStrategy, ChosenRanksStrategy, NestedStrategy, Trainer
 
 __all__ = [
     "HEAD_LR_RATIO",
@@ -15,6 +15,7 @@ __all__ = [
     "AdaLoraPruner",
     "AdaLoraSchedule",
     "AdaLoraStrategy",
+    "ChosenRanksStrategy",
     "NestedAdam",
     "NestedAdapter",
     "NestedLinear",

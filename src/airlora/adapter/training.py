@@ -102,6 +102,32 @@ class AdaLoraStrategy(Strategy):
         self.pruner.kept = state["kept"].numpy().copy()
 
 
+class ChosenRanksStrategy(Strategy):
+    """Trains at ranks that someone else chooses before each step, as AirLLM does.
+
+    Attributes:
+        ranks: (projections,) of the next step; None: all components.
+
+    Args:
+        orthogonality_weight: of the regulariser, which the SVD form needs.
+    """
+
+    def __init__(self, orthogonality_weight: float = 0.01):
+        self.ranks: np.ndarray | None = None
+        self._weight = orthogonality_weight
+
+    def backward(self, workload: Workload, adapter: NestedAdapter, batch: Batch, step: int) -> float:
+        """One pass at the chosen ranks; returns the task's loss without the regulariser."""
+        adapter.set_ranks(self.trained_ranks(adapter))
+        loss = workload.loss(batch)
+        (loss + self._weight * adapter.orthogonality()).backward()
+        return float(loss.detach())
+
+    def trained_ranks(self, adapter: NestedAdapter) -> np.ndarray:
+        """The ranks chosen last."""
+        return adapter.schema.r_max if self.ranks is None else self.ranks
+
+
 class Trainer:
     """Trains an adapter on a workload, step by step."""
 

@@ -3,7 +3,9 @@
 from dataclasses import fields, replace
 from typing import Any
 
+from airlora.plugins import registry_for
 from airlora.policy.base import Observation, Policy, Training
+from airlora.policy.learned import AirLlm, Ppo
 from airlora.policy.rules import AdaLora, Fit, Flood, Greedy, Random, Uniform
 from airlora.spec import build
 
@@ -14,6 +16,8 @@ POLICIES: dict[str, type] = {
     "random": Random,
     "greedy": Greedy,
     "adalora": AdaLora,
+    "ppo": Ppo,
+    "airllm": AirLlm,
 }
 
 
@@ -23,7 +27,7 @@ def make_policy(spec: str, seed: int) -> Policy:
     Raises:
         SpecError: an unknown name or key, or an impossible value.
     """
-    policy: Any = build(POLICIES, spec, "policy")
+    policy: Any = build(registry_for(spec, POLICIES, "airlora.policies", Policy), spec, "policy")
     if any(field.name == "seed" for field in fields(policy)) and policy.seed is None:
         policy = replace(policy, seed=seed)
     return policy
@@ -32,11 +36,13 @@ def make_policy(spec: str, seed: int) -> Policy:
 __all__ = [
     "POLICIES",
     "AdaLora",
+    "AirLlm",
     "Fit",
     "Flood",
     "Greedy",
     "Observation",
     "Policy",
+    "Ppo",
     "Random",
     "Training",
     "Uniform",
