@@ -17,6 +17,7 @@ from airlora.factors import Schema
 from airlora.job import Job
 from airlora.play import Play, finite_or_none
 from airlora.trajectory import LiveCloud
+from airlora.updates import update_path, write_initial_state
 
 _CHECKPOINT = "checkpoint.safetensors"
 
@@ -78,7 +79,7 @@ class RunFolder:
             return
         try:
             (self.path / "updates").mkdir(parents=True, exist_ok=True)
-            (self.path / "schema.json").write_text(json.dumps(job.adapter.schema.to_json()), encoding="utf-8")
+            write_initial_state(self.path, job.initial_edge)
             self._rounds.write_text("", encoding="utf-8")
             _replace(self.path / "config.toml", config.to_toml())
         except OSError as error:
@@ -90,7 +91,7 @@ class RunFolder:
 
     def add_round(self, row: dict[str, Any], update: Update) -> None:
         """Append a round's row and keep its update."""
-        update.save(self.path / "updates" / f"round-{row['round']:04d}.safetensors")
+        update.save(update_path(self.path, row["round"]))
         with self._rounds.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
 
