@@ -208,7 +208,16 @@ def test_an_estimate_by_hand(tmp_path):
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A data root in which everything is there, and empty."""
-    names = ("data/sst2", "data/clinc150", "data/trec", "data/cola", "models/minilm", "models/stories260K", "traces")
+    names = (
+        "data/sst2",
+        "data/clinc150",
+        "data/clinc10",
+        "data/trec",
+        "data/cola",
+        "models/minilm",
+        "models/stories260K",
+        "traces",
+    )
     for name in names:
         (tmp_path / name).mkdir(parents=True)
     for name in ("data/tinyshakespeare.txt", "traces/links_1s.csv.gz"):
@@ -285,7 +294,7 @@ def test_options_choose_among_a_suites_own_and_replace_them(root):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"suite": "everything"}, "unknown suite 'everything'; there are: paper, links, bytes, quick"),
+        ({"suite": "everything"}, "unknown suite 'everything'; there are: paper, rules, links, bytes, quick"),
         ({"suite": "paper"}, "suite 'paper' needs real data; give --data-root"),
         ({"suite": "paper", "data_root": Path("nowhere")}, r"job 'sst2' needs nowhere.* lay it out with"),
         ({"jobs": ("sst2",), "links": ("awgn",), "policies": ("fit",)}, "job 'sst2' needs --data-root"),

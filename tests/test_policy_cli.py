@@ -223,7 +223,7 @@ def test_train_and_eval_from_the_command_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("train", "--mode", "stream"), "--mode is 'stream'; allowed: paper"),
+        (("train", "--mode", "dream"), "--mode is 'dream'; allowed: paper, stream"),
         (("train", "--agent", "sac"), "agent is 'sac'"),
         (("train", "--link", "awgn:snr=3"), "no key 'snr'"),
         (("train", "--resume", "--seed", "1"), "--resume takes its configuration from the folder"),

@@ -187,7 +187,8 @@ def test_the_folder_keeps_the_contract(task: str, policy: str, finished: Callabl
     assert summary["missed"] == sum(row["missed"] for row in rows)
     assert summary["rounds"] == 3
     assert summary["seed"] == 0
-    assert summary["delivered"] is True
+    # Six steps can leave the cloud worse than the base model: then the encoder sends nothing.
+    assert summary["delivered"] is any(row["layers_delivered"] for row in rows)
     assert {"python", "airlora", "torch", "transformers"} <= set(summary["versions"])
     assert (out / "report.html").read_text() == "report"
     if task == "lm":

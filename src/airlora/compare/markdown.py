@@ -276,8 +276,8 @@ def multiplicity_text(found: Findings) -> str:
     )
 
 
-def quality_grid(found: Findings, job: str) -> str:
-    """One row an arm and one column a link: edge quality at the end, and kB on air a round in brackets."""
+def quality_cells(found: Findings, job: str) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows, one an arm and a column a link: edge quality at the end, kB on air a round in brackets."""
     means = found.means[found.means["job"] == job]
     by_key = {(row["arm"], row["link"]): row for row in means.to_dict("records")}
     links = link_order(found, job)[:-1]
@@ -290,8 +290,14 @@ def quality_grid(found: Findings, job: str) -> str:
             edge = UNKNOWN if row is None else quality(row["edge_quality"], row["metric"])
             cells.append(edge if row is None else f"{edge} ({kilobytes(row['bytes_per_round'])})")
         if any(cell != UNKNOWN for cell in cells):
-            rows.append([f"`{arm}`", *cells])
-    return table(("arm", *(f"{link} ({budgets[link]:.2g})" for link in links)), rows)
+            rows.append([arm, *cells])
+    return ["arm", *(f"{link} ({budgets[link]:.2g})" for link in links)], rows
+
+
+def quality_grid(found: Findings, job: str) -> str:
+    """``quality_cells`` as Markdown."""
+    headings, rows = quality_cells(found, job)
+    return table(headings, [[f"`{arm}`", *cells] for arm, *cells in rows])
 
 
 def results_block(out: Path) -> str:

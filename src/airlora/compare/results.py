@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.console import Group
 from rich.table import Table
 
 from airlora.compare import markdown, tables
@@ -161,12 +162,19 @@ def write_reports(out: Path) -> None:
     (out / "report.html").write_text(render(found, charts), encoding="utf-8")
 
 
-def results_table(out: Path) -> Table:
-    """The means over seeds for the terminal."""
-    table = Table(*markdown.HEADINGS)
-    for cells in markdown.mean_rows(read_findings(out)):
-        table.add_row(*cells)
-    return table
+def results_table(out: Path) -> Group:
+    """What fits a terminal: a table a job, edge quality at the end (and kB on air a round), means over seeds."""
+    found = read_findings(out)
+    parts = []
+    for job in dict.fromkeys(found.means["job"]):
+        first = found.means[found.means["job"] == job].iloc[0]
+        better = "higher" if first["higher_is_better"] else "lower"
+        headings, rows = markdown.quality_cells(found, job)
+        grid = Table(*headings, title=f"{job}: {first['metric']} at the end, {better} is better (kB a round)")
+        for cells in rows:
+            grid.add_row(*cells)
+        parts.append(grid)
+    return Group(*parts)
 
 
 def _summaries(out: Path) -> list[tuple[Path, dict[str, Any]]]:
