@@ -1,0 +1,87 @@
+"""Synthetic links for training in stream mode: each episode draws one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from airlora.link import Awgn, Delivery, Fading, Link, LinkState
+
+LEAST_LOAD, LARGEST_LOAD = 0.005, 2.0
+"""Range of a round's mean budget over the bytes of a plain fp32 LoRA of rank 8, log-uniform."""
+
+
+@dataclass(frozen=True)
+class Outages(Link):
+    """A link that carries nothing in some rounds, and whose SNR is sometimes not measured.
+
+    Attributes:
+        link: what there is in the other rounds. period_s: of the rounds, in s.
+        out: for each round, whether it is out. measured: whether the SNR is known.
+    """
+
+    link: Link
+    period_s: float
+    out: tuple[bool, ...]
+    measured: bool
+
+    @property
+    def share(self) -> float:  # type: ignore[override]
+        """Of the link."""
+        return self.link.share
+
+    def observe(self, t_s: float) -> LinkState:
+        """As the link's; after an outage the estimate is 0, as of any mean over the past."""
+        state = self.link.observe(t_s)
+        if not self.measured:
+            state = replace(state, snr_db=math.nan)
+        return replace(state, rate_bps=0.0) if self._is_out(t_s - self.period_s) else state
+
+    def capacity_bps(self, t_s: np.ndarray) -> np.ndarray:
+        """As the link's, 0 while it is out."""
+        out = np.vectorize(self._is_out, otypes=[bool])(t_s)
+        return np.where(out, 0.0, self.link.capacity_bps(t_s))
+
+    def transmit(self, layer_bytes: Sequence[int], start_s: float, deadline_s: float) -> Delivery:
+        """As the link does, or nothing until the deadline; a transmission lies within one round."""
+        if not self._is_out(start_s):
+            return self.link.transmit(layer_bytes, start_s, deadline_s)
+        return Delivery(0, 0, 0, deadline_s, True) if sum(layer_bytes) else Delivery(len(layer_bytes), 0, 0, 0.0, False)
+
+    def _is_out(self, t_s: float) -> bool:
+        index = round(float(t_s) // self.period_s)
+        return 0 <= index < len(self.out) and self.out[index]
+
+
+def draw_link(rng: np.random.Generator, plain_bytes: int, rounds: int, deadline_s: float) -> Link:
+    """A link whose mean budget is log-uniform in ``LEAST_LOAD`` … ``LARGEST_LOAD`` times ``plain_bytes``.
+
+    One in five is an AWGN channel, the others fade: Rayleigh or Rician (K 0 … 12 dB), Doppler shift log-uniform in
+    0.02 … 20 Hz. The mean SNR is uniform in −5 … 25 dB. One in four has outages (5 … 30 % of the rounds); of one in
+    four the SNR is not measured.
+    """
+    snr_db = float(rng.uniform(-5, 25))
+    budget = plain_bytes * math.exp(rng.uniform(math.log(LEAST_LOAD), math.log(LARGEST_LOAD)))
+    share = math.exp(rng.uniform(math.log(0.05), 0.0))
+    bandwidth_hz = budget * 8 / deadline_s / math.log2(1 + 10 ** (snr_db / 10)) / share
+    link: Link
+    if rng.random() < 0.2:
+        link = Awgn(snr_db, bandwidth_hz, share)
+    else:
+        rician = rng.random() < 0.5
+        link = Fading(
+            kind="rician" if rician else "rayleigh",
+            snr_db=snr_db,
+            bandwidth_hz=bandwidth_hz,
+            doppler_hz=math.exp(rng.uniform(math.log(0.02), math.log(20.0))) / deadline_s,
+            k_db=float(rng.uniform(0, 12)) if rician else None,
+            share=share,
+            estimate_window_s=deadline_s,
+            seed=int(rng.integers(2**31)),
+        )
+    rate = rng.uniform(0.05, 0.3) if rng.random() < 0.25 else 0.0
+    out = tuple(bool(draw < rate) for draw in rng.random(rounds))
+    return Outages(link, deadline_s, out, measured=bool(rng.random() < 0.75))

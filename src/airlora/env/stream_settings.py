@@ -1,0 +1,144 @@
+"""The configuration of a policy's training in stream mode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from airlora.config import RunConfig
+from airlora.env.settings import read_settings, to_toml
+from airlora.errors import InputError
+from airlora.policy.settings import DdimSettings, PpoSettings
+from airlora.policy.stream_action import StreamDecoding
+from airlora.policy.stream_family import LATENT_DIM
+
+
+@dataclass(frozen=True)
+class StreamJob:
+    """A job that is recorded; fields as of ``airlora run``, small by default."""
+
+    model: str = "builtin:tiny-opt"
+    data: str = "builtin:vehicle-commands"
+    targets: str = "auto"
+    rounds: int = 12
+    steps_per_round: int = 24
+    batch_size: int = 16
+    max_length: int = 48
+    max_rank: int = 16
+    validation_limit: int = 128
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.run_config()
+
+    def run_config(self) -> RunConfig:
+        """As a run's."""
+        return RunConfig(**asdict(self))
+
+    @property
+    def name(self) -> str:
+        """For folders and people."""
+        parts = [self.data.partition(":")[2] or self.data, str(self.max_rank), str(self.seed)]
+        if self.targets != "auto":
+            parts.insert(1, self.targets)
+        return "-".join("".join(c if c.isalnum() else "_" for c in part) for part in parts)
+
+
+def _logs(**changes: Any) -> StreamJob:
+    return replace(
+        StreamJob(data="builtin:vehicle-logs", steps_per_round=8, max_length=64, validation_limit=40), **changes
+    )
+
+
+SHIPPED_JOBS = (
+    StreamJob(),
+    StreamJob(seed=1, targets="q_proj,v_proj,fc1", max_rank=32),
+    _logs(validation_limit=128),
+    _logs(seed=1, targets="q_proj,v_proj", max_rank=8),
+)
+"""Built-in jobs of two objectives, three shapes and three largest ranks."""
+
+HELD_OUT_JOBS = (StreamJob(seed=100), _logs(seed=100))
+"""For evaluation."""
+
+STREAM_PPO = PpoSettings(
+    latent_dim=LATENT_DIM, width=64, log_std=-1.4, batch_size=96, rollout_episodes=1, entropy_weight=0.0, lr=3e-4
+)
+STREAM_DDIM = DdimSettings(
+    width=64, time_dim=32, sample_steps=20, capacity=6000, updates=4, batch_size=64, lr=1e-4, reward_weight=0.5
+)
+
+
+@dataclass(frozen=True)
+class StreamTrainingConfig:
+    """All of a training.
+
+    Attributes:
+        jobs: recorded once, all of as many rounds; each episode plays one of them.
+        recordings: folder of the recordings; None takes ``recordings`` in the output folder.
+        airtime_weights: λ; each episode plays one of them, and the policy is told which.
+        deadline_s: of a round, in s. decoding: of actions (``StreamDecoder``).
+        episodes: in all. environments: that play at once, an episode each an iteration.
+        pool: different links.
+        imitation_steps, imitation_updates: rounds to collect, and steps on them, before reinforcement.
+        teacher_episodes: that find the tuned rule which the actor imitates first; 0 begins at ``fit``.
+        checkpoint_every: iterations between two checkpoints.
+        seed: of everything random.
+        ppo, ddim: hyperparameters.
+    """
+
+    jobs: tuple[StreamJob, ...] = SHIPPED_JOBS
+    recordings: str | None = None
+    airtime_weights: tuple[float, ...] = (0.0, 0.1, 1.0)
+    deadline_s: float = 1.0
+    decoding: StreamDecoding = "residual"
+    episodes: int = 4000
+    environments: int = 16
+    pool: int = 2000
+    imitation_steps: int = 1500
+    imitation_updates: int = 600
+    teacher_episodes: int = 80
+    checkpoint_every: int = 25
+    seed: int = 0
+    ppo: PpoSettings = field(default_factory=lambda: STREAM_PPO)
+    ddim: DdimSettings = field(default_factory=lambda: STREAM_DDIM)
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "environments", "pool", "checkpoint_every", "imitation_steps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not self.jobs or len({job.rounds for job in self.jobs}) > 1:
+            raise InputError(
+                f"jobs have {sorted({job.rounds for job in self.jobs})} rounds; at least one job, and all of as many"
+                " rounds, are needed"
+            )
+        if self.jobs[0].rounds < 2:
+            raise InputError("rounds is 1; PPO standardises advantages and needs 2 or more")
+        if not self.airtime_weights or not all(0 <= weight <= 100 for weight in self.airtime_weights):
+            raise InputError(f"airtime_weights is {self.airtime_weights}; at least one, each in 0 … 100")
+        if self.ppo.latent_dim != LATENT_DIM:
+            raise InputError(f"latent_dim is {self.ppo.latent_dim}; in stream mode it is {LATENT_DIM}")
+
+    @property
+    def iterations(self) -> int:
+        """Roll-outs in all."""
+        return -(-self.episodes // (self.environments * self.ppo.rollout_episodes))
+
+    def to_toml(self) -> str:
+        """All values; ``auto`` stands for None."""
+        return to_toml(self)
+
+
+def read_stream_config(values: Mapping[str, Any], file: Path | None = None) -> StreamTrainingConfig:
+    """Defaults, overridden by a TOML file, overridden by ``values`` (nested as in the file, None left out).
+
+    Tables ``[ppo]`` and ``[ddim]`` begin from this mode's defaults.
+
+    Raises:
+        InputError: the file cannot be read, or a key or a value is not allowed.
+    """
+    defaults = {"ppo": asdict(STREAM_PPO), "ddim": asdict(STREAM_DDIM)}
+    config: StreamTrainingConfig = read_settings(StreamTrainingConfig, values, file, defaults)
+    return config

@@ -1,0 +1,144 @@
+"""A round as tables see it: what an allocation costs, what of it arrives, and what the edge holds then.
+
+It follows ``codec.encode``: classes in order (head and first prefix, then each later block), within a class the
+stalest first, layers of a limited size, what exceeds the budget left out, the best prefix active.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from airlora.codec import Allocation
+from airlora.codec.costs import layer_room
+from airlora.codec.layers import FRAME_BYTES
+from airlora.env.surrogate import Held, Surrogate
+from airlora.link import Delivery, Link
+from airlora.policy.stream_costs import CostGrid
+
+_LAYER_OVERHEAD = FRAME_BYTES + 6
+_TOLERANCE = 0.005
+"""Gain below that of the state before, at which the encoder sends nothing (its own tolerance is in nats)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of a round.
+
+    Attributes:
+        held: on the edge afterwards. gain: of it. delivery: of the link. offered_bytes: of the update.
+    """
+
+    held: Held
+    gain: float
+    delivery: Delivery
+    offered_bytes: int
+
+
+def simulate_round(
+    surrogate: Surrogate,
+    grid: CostGrid,
+    round_index: int,
+    held: Held,
+    allocation: Allocation,
+    link: Link,
+    t_s: float,
+    deadline_s: float,
+) -> Outcome:
+    """Send an allocation (bits of each projection, not of each component) of a round's adapter to an edge."""
+    schema = surrogate.table.schema
+    sent = _Sent(surrogate, round_index, held, allocation)
+    items = _items(schema.prefixes, grid, held, allocation)
+    room = max(min(layer_room(allocation.budget_bytes), allocation.budget_bytes - _LAYER_OVERHEAD), 1.0)
+    layers = _layers(items, room, allocation.budget_bytes)
+    after, gain = sent.after(items, np.arange(len(items.sizes)) < layers.counts.sum())
+    if not len(layers.sizes) or gain < surrogate.gain(held) - _TOLERANCE:
+        delivery = link.transmit((), t_s, deadline_s)
+        return Outcome(held, surrogate.gain(held), delivery, 0)
+    delivery = link.transmit(layers.sizes.tolist(), t_s, deadline_s)
+    if delivery.missed:
+        arrived = int(layers.counts[: delivery.layers_delivered].sum())
+        after, gain = sent.after(items, np.arange(len(items.sizes)) < arrived)
+    return Outcome(after, gain, delivery, int(layers.sizes.sum()))
+
+
+@dataclass(frozen=True, eq=False)
+class _Items:
+    """What an update consists of, in order: projection (-1: the head), block, bytes, each (items,)."""
+
+    projection: np.ndarray
+    block: np.ndarray
+    sizes: np.ndarray
+
+
+def _items(prefixes: tuple[int, ...], grid: CostGrid, held: Held, allocation: Allocation) -> _Items:
+    each = grid.components(allocation.ranks, allocation.bits)  # (M, K)
+    starts = np.array([0, *prefixes[:-1]])
+    sizes = np.add.reduceat(each, starts, axis=1)  # (M, B)
+    staleness = np.minimum.reduceat(held.version, starts, axis=1)  # (M, B): the oldest in the block
+    projection, block = np.nonzero(allocation.ranks[:, None] > starts)
+    order = np.lexsort((projection, staleness[projection, block], block))
+    projection, block = projection[order], block[order]
+    found = sizes[projection, block]
+    head = grid.head_bytes(allocation.head_bits)
+    if head:  # on a tie of staleness the head is first
+        at = int(np.sum((block == 0) & (staleness[projection, block] < held.head_version)))
+        projection, block, found = np.insert(projection, at, -1), np.insert(block, at, 0), np.insert(found, at, head)
+    return _Items(projection, block, found)
+
+
+@dataclass(frozen=True, eq=False)
+class _Layers:
+    """Bytes of each layer and how many items it holds, both (layers,) int64."""
+
+    sizes: np.ndarray
+    counts: np.ndarray
+
+
+def _layers(items: _Items, room: float, budget_bytes: float) -> _Layers:
+    """Items in order, in layers of at most ``room`` bytes (or one item) and one class, while the budget lasts."""
+    if not len(items.sizes):
+        return _Layers(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    starts, used, last = [], 0.0, -1
+    for index, (size, block) in enumerate(zip(items.sizes.tolist(), items.block.tolist(), strict=True)):
+        used += size
+        if used > room or block != last:
+            starts.append(index)
+            used, last = size, block
+    first = np.array(starts)
+    sizes = np.ceil(np.add.reduceat(items.sizes, first) + _LAYER_OVERHEAD).astype(np.int64)
+    counts = np.diff(np.append(first, len(items.sizes)))
+    fitting = int(np.searchsorted(np.cumsum(sizes), budget_bytes, side="right"))
+    return _Layers(sizes[:fitting], counts[:fitting])
+
+
+class _Sent:
+    """Turns arrived items into what the edge holds."""
+
+    def __init__(self, surrogate: Surrogate, round_index: int, held: Held, allocation: Allocation):
+        self._surrogate, self._round, self._held, self._allocation = surrogate, round_index, held, allocation
+
+    def after(self, items: _Items, arrived: np.ndarray) -> tuple[Held, float]:
+        """What the edge holds, and its gain, once these items (items,) bool arrived."""
+        held, schema = self._held, self._surrogate.table.schema
+        prefixes = np.array(schema.prefixes)
+        version, bits = held.version.copy(), held.bits.copy()
+        reached = np.zeros(len(version), np.int64)
+        projections = arrived & (items.projection >= 0)
+        here, block = items.projection[projections], items.block[projections]
+        stop = np.minimum(prefixes[block], self._allocation.ranks[here])
+        np.maximum.at(reached, here, stop)
+        new = np.arange(version.shape[1]) < reached[:, None]
+        version[new] = self._round + 1
+        bits = np.where(new, self._allocation.bits[:, None], bits)
+        after = replace(held, version=version, bits=bits)
+        if (arrived & (items.projection < 0)).any():
+            after = replace(after, head_version=self._round + 1, head_bits=self._allocation.head_bits)
+        stored = after.stored
+        keep = np.maximum(held.active, reached)
+        drop = np.where(reached > 0, reached, held.active)
+        actives = np.stack([keep, drop, *(np.minimum(stored, cap) for cap in prefixes)])
+        gains = self._surrogate.gains(after, actives)
+        best = int(np.argmax(gains))
+        return replace(after, active=actives[best]), float(gains[best])

@@ -1,0 +1,206 @@
+"""Training a policy in stream mode: recordings, iterations, metrics, checkpoints, and going on after a stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from airlora.checkpoint import read_checkpoint, write_checkpoint
+from airlora.env.settings import read_settings
+from airlora.env.stream import StreamEnv
+from airlora.env.stream_baseline import AgainstRule
+from airlora.env.stream_record import record_job
+from airlora.env.stream_settings import StreamTrainingConfig
+from airlora.env.stream_teacher import find_teacher
+from airlora.env.surrogate import Surrogate
+from airlora.env.training import CONFIG_FILE, METRICS_FILE
+from airlora.errors import OutputError, StoreError
+from airlora.policy.stream_action import StreamDecoding
+from airlora.policy.stream_agent import StreamAgent, Teaching
+from airlora.policy.stream_policy import StreamCard, save_stream_policy
+from airlora.policy.tokens import GLOBAL_SIZE, TOKEN_SIZE, View
+
+_TRAINING_FILE = "training.safetensors"
+_FIRST_EPISODE = 10_000
+"""Seeds of the pool's episodes begin here; those below are for evaluation."""
+
+
+@dataclasses.dataclass
+class Watcher:
+    """Who watches a training; override what is of interest."""
+
+    def on_stage(self, stage: str) -> None:
+        """Something that takes a while begins."""
+
+    def on_iteration(self, row: dict[str, Any], iterations: int) -> None:
+        """A row of ``metrics.jsonl``, and how many there will be."""
+
+
+class StreamTraining:
+    """A policy, its environments and its folder.
+
+    Args:
+        config: all of it. out: the folder, which exists. on_stage: told what takes a while.
+    """
+
+    def __init__(self, config: StreamTrainingConfig, out: Path, on_stage: Callable[[str], None] = lambda _: None):
+        torch.set_num_threads(1)
+        self.config, self.out = config, out
+        recordings = Path(config.recordings) if config.recordings else out / "recordings"
+        self.jobs = [Surrogate(record_job(job.run_config(), recordings / job.name, on_stage)) for job in config.jobs]
+        known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        pool = range(_FIRST_EPISODE, _FIRST_EPISODE + config.pool)
+        environments = [AgainstRule(self._env(), pool, known=known) for _ in range(config.environments)]
+        self.agent = StreamAgent(
+            environments, config.ppo, config.ddim, episode_steps=config.jobs[0].rounds, seed=config.seed
+        )
+        self._pending: list[dict[str, Any]] = []
+
+    def _env(self, decoding: StreamDecoding | None = None) -> StreamEnv:
+        config = self.config
+        return StreamEnv(
+            self.jobs,
+            airtime_weights=config.airtime_weights,
+            deadline_s=config.deadline_s,
+            decoding=decoding or config.decoding,
+        )
+
+    def imitate(self) -> None:
+        """Before the first iteration."""
+        config = self.config
+        teacher: Teaching | None = None
+        if config.teacher_episodes:
+            found = find_teacher(self._env("residual"), range(_FIRST_EPISODE, _FIRST_EPISODE + config.teacher_episodes))
+
+            def choose(view: View) -> np.ndarray:
+                o = view.observation
+                load = np.log10(o.budget_bytes / o.schema.plain_lora_bytes()) if o.budget_bytes else np.nan
+                return found.choose(float(load), view.airtime_weight)
+
+            teacher = choose
+        self.agent.imitate(self._env(), config.imitation_steps, config.imitation_updates, teacher)
+
+    def iterate(self) -> dict[str, Any]:
+        """One iteration; returns its row.
+
+        Raises:
+            TrainingError: training diverged.
+        """
+        started = time.perf_counter()
+        metrics = self.agent.iterate()
+        row: dict[str, Any] = {"iteration": self.agent.iterations - 1, **metrics, "replay": len(self.agent.replay)}
+        row = {
+            key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in row.items()
+        }
+        row["wall"] = {"iteration_s": round(time.perf_counter() - started, 6)}
+        self._pending.append(row)
+        return row
+
+    def save(self) -> None:
+        """Write metrics, the policy, and last the checkpoint that the next iteration follows from.
+
+        Raises:
+            StoreError: something cannot be written.
+        """
+        try:
+            with (self.out / METRICS_FILE).open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row, allow_nan=False) + "\n" for row in self._pending)
+        except OSError as error:
+            raise StoreError(f"cannot write {self.out / METRICS_FILE}: {error}; free space there") from error
+        self._pending = []
+        tensors = {name: tensor.detach().cpu().numpy() for name, tensor in self.agent.networks().items()}
+        save_stream_policy(self.out, self.card(), tensors)
+        write_checkpoint(self.out / _TRAINING_FILE, self.agent.state(), {"iterations": self.agent.iterations})
+
+    def load(self) -> None:
+        """Go back to the last checkpoint; metrics written after it are dropped.
+
+        Raises:
+            StoreError: the checkpoint is missing, corrupt, or of another configuration.
+        """
+        path = self.out / _TRAINING_FILE
+        tensors, data = read_checkpoint(path)
+        try:
+            self.agent.load_state(tensors)
+            lines = (self.out / METRICS_FILE).read_text(encoding="utf-8").splitlines()[: data["iterations"]]
+            if len(lines) < data["iterations"]:
+                raise StoreError(f"{METRICS_FILE} has {len(lines)} rows, the checkpoint {data['iterations']}")
+            (self.out / METRICS_FILE).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        except (KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
+            raise StoreError(f"{path} cannot be used ({error}); train in another folder") from error
+
+    def card(self) -> StreamCard:
+        """What the policy file says of itself."""
+        config = self.config
+        trained = {
+            "jobs": [dataclasses.asdict(job) for job in config.jobs],
+            "links": "airlora.env.stream_links.draw_link",
+            "pool": config.pool,
+            "airtime_weights": list(config.airtime_weights),
+            "seed": config.seed,
+            "episodes": self.agent.iterations * config.environments * config.ppo.rollout_episodes,
+        }
+        return StreamCard(
+            "airllm", "stream", config.decoding, GLOBAL_SIZE, TOKEN_SIZE, config.ppo, config.ddim, trained
+        )
+
+
+def train_stream_policy(
+    config: StreamTrainingConfig, out: Path, *, resume: bool = False, watcher: Watcher | None = None
+) -> int:
+    """Train a policy and write ``config.toml``, recordings, ``metrics.jsonl``, ``policy.safetensors``, a checkpoint.
+
+    Args:
+        config: all of it; to resume, that of the folder (``stored_stream_config``).
+        out: new or empty, or with ``resume`` a folder that this function wrote.
+        watcher: told what happens.
+
+    Returns:
+        Iterations trained.
+
+    Raises:
+        InputError: the configuration or the folder cannot be used.
+        StoreError: the folder cannot be resumed or written.
+        TrainingError: training diverged; everything up to the last checkpoint is kept.
+    """
+    watcher = watcher or Watcher()
+    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"output folder {str(out)!r} is not empty; name another, or add --resume to continue in it")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / CONFIG_FILE).write_text(config.to_toml(), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"output folder {str(out)!r} is not writable: {error}") from error
+    training = StreamTraining(config, out, watcher.on_stage)
+    if resume and (out / _TRAINING_FILE).exists():
+        training.load()
+    else:
+        (out / METRICS_FILE).write_text("", encoding="utf-8")
+        watcher.on_stage("imitating fit")
+        training.imitate()
+    while training.agent.iterations < config.iterations:
+        row = training.iterate()
+        watcher.on_iteration(row, config.iterations)
+        done = training.agent.iterations
+        if done == config.iterations or done % config.checkpoint_every == 0:
+            training.save()
+    return training.agent.iterations
+
+
+def stored_stream_config(out: Path) -> StreamTrainingConfig:
+    """The configuration of the training in a folder.
+
+    Raises:
+        OutputError: the folder holds none. InputError: it cannot be read.
+    """
+    if not (out / CONFIG_FILE).is_file():
+        raise OutputError(f"{str(out)!r} holds no policy training; name a folder that `airlora policy train` wrote")
+    config: StreamTrainingConfig = read_settings(StreamTrainingConfig, {}, out / CONFIG_FILE)
+    return config

@@ -1,0 +1,107 @@
+"""Between a learned policy's numbers in [−1, 1] and an allocation.
+
+One number says how much of the round's estimated budget to offer, ``budget_fraction``: all of it at 0, nothing at −1,
+whatever the deadline lets through at 1. Two numbers a projection say its rank and its bits, in one of two ways:
+
+* ``residual``: as offsets from the rule ``fit``, which all zeros reproduce;
+* ``absolute``: bins of equal width over 0 … r_max and over ``WIDTHS``.
+
+NaN counts as 0 (``residual``) or −1 (``absolute``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from airlora.codec import Allocation
+from airlora.policy.stream_costs import WIDTHS
+from airlora.policy.tokens import REFERENCE_BITS, View
+
+StreamDecoding = Literal["residual", "absolute"]
+
+LARGEST_FRACTION = 4.0
+LEAST_FRACTION = 1 / 16
+_END = 0.8
+"""Beyond ±this the budget's number means nothing at all, or everything until the deadline."""
+_RANK_SPAN = 4.0
+_MIDDLE = WIDTHS.index(REFERENCE_BITS)
+
+
+def budget_fraction(number: float) -> float:
+    """How much of the estimated budget to offer: 0, then 1/16 … 1 … 4 on a log scale, then inf."""
+    if np.isnan(number):
+        return 1.0
+    if abs(number) > _END:
+        return float("inf") if number > 0 else 0.0
+    return float(LARGEST_FRACTION ** (number / _END) if number > 0 else LEAST_FRACTION ** (-number / _END))
+
+
+@dataclass(frozen=True)
+class StreamDecoder:
+    """From numbers to allocations, and from allocations to the numbers that an imitator should learn.
+
+    Attributes:
+        decoding: how.
+    """
+
+    decoding: StreamDecoding = "residual"
+
+    def __post_init__(self) -> None:
+        if self.decoding not in ("residual", "absolute"):
+            raise ValueError(f"decoding is {self.decoding!r}; allowed: residual, absolute")
+
+    def allocation(self, view: View, number: float, x0: np.ndarray) -> Allocation:
+        """What to send.
+
+        Args:
+            view: of the round.
+            number: of the budget.
+            x0: (M, 2) of each projection's rank and bits.
+        """
+        o = view.observation
+        fraction = budget_fraction(number)
+        budget = o.budget_bytes * fraction if fraction else 0.0
+        if np.isnan(budget):  # an outage was estimated, and everything is offered
+            budget = float("inf")
+        x0 = np.nan_to_num(np.asarray(x0, np.float64), nan=0.0 if self.decoding == "residual" else -1.0)
+        x0 = np.clip(x0, -1.0, 1.0)
+        bits = self._bits(x0[:, 1])
+        if self.decoding == "residual":
+            ranks = np.rint(self._fitting(view, bits, budget) * _RANK_SPAN ** x0[:, 0])
+            ranks = np.maximum(ranks, 1)
+        else:
+            ranks = np.minimum(np.floor((x0[:, 0] + 1) / 2 * (o.schema.r_max + 1)), o.schema.r_max)
+        ranks = np.minimum(ranks, o.trained_ranks).astype(np.int64)
+        return Allocation(ranks, bits, view.head_bits, budget)
+
+    def replayed(self, view: View, allocation: Allocation) -> np.ndarray:
+        """The x0 (M, 2) in the middle of those that decode to an allocation."""
+        o = view.observation
+        columns = np.searchsorted(WIDTHS, np.minimum(allocation.bits, WIDTHS[-1]))
+        if self.decoding == "residual":
+            offset = columns - _MIDDLE
+            bits = offset / np.where(offset < 0, _MIDDLE + 0.5, len(WIDTHS) - _MIDDLE - 0.5)
+            fitting = self._fitting(view, allocation.bits, allocation.budget_bytes)
+            rank = np.log(np.maximum(allocation.ranks, 1) / fitting) / np.log(_RANK_SPAN)
+        else:
+            bits = 2 * (columns + 0.5) / len(WIDTHS) - 1
+            rank = 2 * (allocation.ranks + 0.5) / (o.schema.r_max + 1) - 1
+        return np.clip(np.stack([rank, bits], axis=1), -1.0, 1.0)
+
+    def _bits(self, numbers: np.ndarray) -> np.ndarray:
+        if self.decoding == "absolute":
+            columns = np.minimum(np.floor((numbers + 1) / 2 * len(WIDTHS)), len(WIDTHS) - 1)
+        else:
+            span = np.where(numbers < 0, _MIDDLE + 0.5, len(WIDTHS) - _MIDDLE - 0.5)
+            columns = np.clip(np.rint(_MIDDLE + numbers * span), 0, len(WIDTHS) - 1)
+        return np.array(WIDTHS)[columns.astype(np.int64)]
+
+    @staticmethod
+    def _fitting(view: View, bits: np.ndarray, budget: float) -> int:
+        """The largest uniform rank at these bits that fits, at least 1."""
+        same = bool((bits == REFERENCE_BITS).all())
+        totals = view.totals if same else view.grid.totals(bits, view.head_bits)
+        return max(int(np.searchsorted(totals, budget, side="right")), 1)

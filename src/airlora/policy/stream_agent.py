@@ -1,0 +1,270 @@
+"""AirLLM in stream mode: PPO draws a coarse latent and how much of the budget to use, a DDIM over tokens refines it.
+
+First the DDIM imitates allocations around the rule ``fit`` (``stream_family``). Then, an iteration at a time:
+
+1. Roll out in several environments: observation -> PPO's Gaussian -> tanh -> (budget's number, latent); latent and
+   tokens -> DDIM -> rank and bits of each projection.
+2. Update PPO on the roll-out.
+3. Update the DDIM on the replay, weighted by PPO's advantages: what an action earned beyond what its state promised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn, VecEnvWrapper
+
+from airlora.errors import TrainingError
+from airlora.policy.ddim import sample, training_loss
+from airlora.policy.ppo import LATENT_LIMIT, EncoderExtractor, PpoLearner, load_optimizer, optimizer_state, part
+from airlora.policy.replay import Replay
+from airlora.policy.settings import DdimSettings, PpoSettings
+from airlora.policy.stream_family import JITTER, family_member
+from airlora.policy.stream_networks import TokenDenoiser, TokenEncoder
+from airlora.policy.tokens import GLOBAL_SIZE, View
+
+_HEAD = 1 + GLOBAL_SIZE
+
+
+Teaching = Callable[[View], np.ndarray]
+
+
+class TokenExtractor(EncoderExtractor):
+    """``TokenEncoder`` as Stable-Baselines3 wants it."""
+
+    def __init__(self, observation_space: gymnasium.Space, width: int):
+        super().__init__(observation_space, width)
+        self.encoder = TokenEncoder(width)  # type: ignore[assignment]
+
+
+class RefineMany(VecEnvWrapper):
+    """Lets an agent act with (budget's number, latent) before tanh, in several ``StreamEnv`` at once.
+
+    Args:
+        venv: the environments. denoiser, settings: make rank and bits; not trained here. latent_dim: C.
+
+    Attributes:
+        transitions: of each step, observations (N, D), latents (N, C) and what to imitate (N, 2 · capacity).
+        rewards, infos: of each step, of each environment.
+    """
+
+    def __init__(self, venv: DummyVecEnv, denoiser: TokenDenoiser, settings: DdimSettings, latent_dim: int):
+        space = gymnasium.spaces.Box(-LATENT_LIMIT, LATENT_LIMIT, (1 + latent_dim,), np.float32)
+        super().__init__(venv, action_space=space)
+        self._denoiser, self._settings = denoiser, settings
+        self._generator = torch.Generator()
+        self._streams: list[Any] = [env.unwrapped for env in venv.envs]
+
+    def restart(self, seed: int) -> None:
+        """Begin the DDIM's noise anew from a seed, and forget what was kept."""
+        self._generator.manual_seed(seed)
+        self.transitions: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self.infos: list[dict[str, Any]] = []
+
+    def reset(self) -> np.ndarray:
+        """Of all environments."""
+        self._observations = np.asarray(self.venv.reset())
+        return self._observations
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Refine and act."""
+        squashed = np.tanh(actions.astype(np.float32))
+        numbers, latents = squashed[:, 0], squashed[:, 1:]
+        observations = torch.from_numpy(self._observations)
+        with torch.no_grad():
+            bound = self._denoiser.bind(observations)
+            size = self._streams[0].action_space.shape[0] - 1
+            noise = torch.randn(len(actions), size, generator=self._generator)
+            x0 = sample(bound, self._settings, torch.from_numpy(latents), noise).numpy()
+        imitated = []
+        for env, number, own in zip(self._streams, numbers, x0, strict=True):
+            count = len(env.job.table.schema.projections)
+            imitated.append(env.replayed(env.allocation(float(number), own.reshape(-1, 2)[:count])))
+        self.transitions.append((self._observations, latents, np.stack(imitated)))
+        self.venv.step_async(np.concatenate([numbers[:, None], x0], axis=1))
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """What came of it."""
+        result = self.venv.step_wait()
+        self._observations = np.asarray(result[0])
+        self.infos += result[3]
+        return result
+
+
+class StreamAgent:
+    """Trains on several environments an iteration (a roll-out and its updates) at a time.
+
+    Args:
+        envs: wrapped ``StreamEnv`` of one capacity, with episodes of ``episode_steps`` steps; an episode follows from
+            the seed of its ``reset``.
+        ppo, ddim: hyperparameters.
+        episode_steps: of the environments.
+        seed: of everything random here.
+    """
+
+    def __init__(
+        self, envs: Sequence[gymnasium.Env], ppo: PpoSettings, ddim: DdimSettings, *, episode_steps: int, seed: int
+    ):
+        self.settings = ddim
+        self.iterations = 0
+        self._seed = seed
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._draw_seed(0))
+            self.denoiser = TokenDenoiser(ppo.latent_dim, ddim)
+        self._optimizer = torch.optim.Adam(self.denoiser.parameters(), lr=ddim.lr)
+        self._vec = RefineMany(DummyVecEnv([lambda env=env: env for env in envs]), self.denoiser, ddim, ppo.latent_dim)  # type: ignore[misc]
+        size = int(self._vec.observation_space.shape[0])  # type: ignore[index]
+        numbers = int(envs[0].action_space.shape[0]) - 1  # type: ignore[index]
+        self._latent_dim = ppo.latent_dim
+        self.replay = Replay(ddim.capacity, ppo.latent_dim + size, numbers)
+        self.ppo = PpoLearner(self._vec, ppo, episode_steps, self._draw_seed(1), TokenExtractor)
+
+    def imitate(self, env: Any, transitions: int, updates: int, teacher: Teaching | None = None) -> float:
+        """Teach the DDIM the family around the rule on states that its members reach, and the actor a teacher.
+
+        Args:
+            env: a ``StreamEnv``. transitions: to collect. updates: steps of training, of four batches each.
+            teacher: view -> the budget's number, rank and bits of all; None leaves the actor at the rule.
+
+        Returns:
+            Mean of the DDIM's last losses.
+        """
+        rng = np.random.default_rng(self._draw_seed(5))
+        replay = Replay(transitions, self.replay.condition_dim, self.replay.size)
+        taught: list[np.ndarray] = []
+        terminated, vector = True, np.zeros(0)
+        for _ in range(transitions):
+            if terminated:
+                vector, _ = env.reset(seed=int(rng.integers(2**31)))
+            latent = np.clip(rng.normal(0, 0.5, self._latent_dim), -1, 1)
+            number = float(np.clip(rng.normal(0, 0.4), -1, 1))
+            x0 = family_member(env.decoder, env.view, number, latent)
+            allocation = env.decoder.allocation(env.view, number, x0)
+            padded = np.zeros(self.replay.size)
+            padded[: x0.size] = np.clip(x0 + rng.normal(0, JITTER, x0.shape), -1, 1).ravel()
+            replay.add(np.concatenate([latent, vector]), padded, 0.0)
+            if teacher is not None:
+                taught.append(teacher(env.view))
+            _, terminated, _ = env.send(allocation)
+            vector = env.vector()
+        generator = torch.Generator().manual_seed(self._draw_seed(6))
+        losses = [
+            self._update(replay, 4 * self.settings.batch_size, generator, 10 * self.settings.lr) for _ in range(updates)
+        ]
+        self._optimizer = torch.optim.Adam(self.denoiser.parameters(), lr=self.settings.lr)
+        if taught:
+            observations = replay.state()["condition"][:, self._latent_dim :]
+            self._clone(observations, torch.from_numpy(np.array(taught, np.float32)), updates, generator)
+        return float(np.mean(losses[-100:]))
+
+    def _clone(
+        self, observations: torch.Tensor, taught: torch.Tensor, updates: int, generator: torch.Generator
+    ) -> None:
+        """Regress the actor's mean on what was taught (B, 3); the other coordinates of the latent on 0."""
+        policy = self.ppo.algorithm.policy
+        targets = torch.zeros(len(taught), 1 + self._latent_dim)
+        # Guidance multiplies what the latent does beyond its mean, which is 0 in what the DDIM imitated.
+        targets[:, 0], targets[:, 1:3] = taught[:, 0], taught[:, [2, 1]] / max(self.settings.guidance, 1.0)
+        targets = torch.atanh(targets)
+        optimizer = torch.optim.Adam(
+            [*policy.features_extractor.parameters(), *policy.action_net.parameters()], lr=1e-3
+        )
+        for _ in range(updates):
+            chosen = torch.randint(len(taught), (128,), generator=generator)
+            mean = policy.action_net(policy.features_extractor(observations[chosen]))
+            loss = (mean - targets[chosen]).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    def iterate(self) -> dict[str, float]:
+        """One iteration; returns PPO's metrics, ``ddim_loss`` (NaN in the warm-up), and means over the roll-out:
+        ``advantage`` over the rule, ``reward``, ``gain``, ``airtime``.
+
+        Raises:
+            TrainingError: a loss is not finite.
+        """
+        self.iterations += 1
+        self._vec.seed(self._draw_seed(3) % 2**31)
+        self._vec.restart(self._draw_seed(4))
+        self.ppo.algorithm._last_obs = None  # so that the roll-out begins with a reset, by those seeds
+        metrics = self.ppo.learn(self._draw_seed(2))
+        infos = self._vec.infos
+        self._remember()
+        metrics["ddim_loss"] = self._update_ddim()
+        for name in ("advantage", "reward", "gain", "airtime"):
+            metrics[name] = float(np.mean([info[name] for info in infos]))
+        return metrics
+
+    def _remember(self) -> None:
+        buffer = self.ppo.algorithm.rollout_buffer
+        advantages = buffer.advantages.reshape(
+            buffer.n_envs, buffer.buffer_size
+        ).T  # flattened environment by environment
+        for (observations, latents, imitated), earned in zip(self._vec.transitions, advantages, strict=True):
+            conditions = np.concatenate([latents, observations], axis=1)
+            for condition, x0, advantage in zip(conditions, imitated, earned, strict=True):
+                self.replay.add(condition, x0, float(advantage))
+
+    def _update_ddim(self) -> float:
+        if len(self.replay) < self.settings.warmup:
+            return float("nan")
+        generator = torch.Generator().manual_seed(self._draw_seed(7))
+        size = self.settings.batch_size
+        losses = [self._update(self.replay, size, generator) for _ in range(self.settings.updates)]
+        return float(np.mean(losses)) if losses else float("nan")
+
+    def _update(self, replay: Replay, batch_size: int, generator: torch.Generator, lr: float | None = None) -> float:
+        """A step on a batch of states with one number of projections, so that nothing is padded."""
+        condition, x0, rewards = replay.sample(batch_size, generator)
+        latent, observations = condition[:, : self._latent_dim], condition[:, self._latent_dim :]
+        same = observations[:, 0] == observations[0, 0]
+        count = round(float(observations[0, 0]) * x0.shape[1] / 2)
+        tokens = (observations.shape[1] - _HEAD) // (x0.shape[1] // 2)
+        own = torch.cat([torch.ones(int(same.sum()), 1), observations[same, 1 : _HEAD + count * tokens]], 1)
+        bound = self.denoiser.bind(own)
+        loss = training_loss(bound, self.settings, x0[same, : 2 * count], latent[same], rewards[same], generator)
+        value = float(loss.detach())
+        if not np.isfinite(value):
+            raise TrainingError(
+                f"training of the DDIM diverged: its loss is {value}; start again with a lower lr in [ddim]"
+            )
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr or self.settings.lr
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        return value
+
+    def _draw_seed(self, stream: int) -> int:
+        """A seed for one purpose in one iteration: a pure function of the agent's seed."""
+        return int(np.random.SeedSequence([self._seed, 0xA2, stream, self.iterations]).generate_state(1)[0])
+
+    def networks(self) -> dict[str, torch.Tensor]:
+        """What decides: the tensors of the ``StreamActor`` and of the denoiser, flat."""
+        tensors = {f"actor/{name}": value for name, value in self.ppo.actor_state().items()}
+        return tensors | {f"denoiser/{name}": value for name, value in self.denoiser.state_dict().items()}
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that the next iteration depends on, flat."""
+        parts = {
+            "ppo": self.ppo.state(),
+            "agent": {"iterations": torch.tensor(self.iterations)},
+            "denoiser": self.denoiser.state_dict(),
+            "ddim_optimizer": optimizer_state(self._optimizer),
+            "replay": self.replay.state(),
+        }
+        return {f"{name}/{key}": value for name, values in parts.items() for key, value in values.items()}
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Restore what ``state`` gave."""
+        self.iterations = int(state["agent/iterations"])
+        self.ppo.load_state(part(state, "ppo/"))
+        self.denoiser.load_state_dict(part(state, "denoiser/"))
+        load_optimizer(self._optimizer, part(state, "ddim_optimizer/"))
+        self.replay.load_state(part(state, "replay/"))

@@ -1,0 +1,168 @@
+"""What a policy for any model sees: a few numbers for the round, and a token for each projection.
+
+Everything is scale-free and clipped, so that a state far outside training is one at the edge of it. What was not
+measured is 0, with a flag beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from airlora.policy.base import Observation
+from airlora.policy.stream_costs import CostGrid
+
+BLOCKS = 7
+"""Blocks of components told apart: those that end at 1, 2, 4 … 64; what lies beyond joins the last."""
+REFERENCE_BITS = 4
+_KINDS = (
+    ("q_proj", "query", "q_lin"),
+    ("k_proj", "key", "k_lin"),
+    ("v_proj", "value", "v_lin"),
+    ("out_proj", "o_proj", "attention.output", "out_lin", "c_attn", "attn.c_proj"),
+    ("fc1", "intermediate", "up_proj", "gate_proj", "lin1", "c_fc"),
+    ("fc2", "output", "down_proj", "lin2", "mlp.c_proj"),
+)
+"""Parts of names by which a projection's kind is told, first match; the last kind is "other"."""
+
+GLOBAL_SIZE = 24
+TOKEN_SIZE = 2 + len(_KINDS) + 1 + 3 + 3 * BLOCKS
+_LIMIT = 3.0
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """An observation as arrays.
+
+    Attributes:
+        round: (GLOBAL_SIZE,) float32. projections: (M, TOKEN_SIZE) float32.
+    """
+
+    round: np.ndarray
+    projections: np.ndarray
+
+
+@dataclass(eq=False)
+class View:
+    """An observation with what is derived from it once and used by features and decoding alike.
+
+    Attributes:
+        observation: of the round.
+        airtime_weight: λ, what a whole deadline of airtime costs in units of the final gain.
+        relative: see ``CostGrid``.
+    """
+
+    observation: Observation
+    airtime_weight: float
+
+    relative: np.ndarray | None = None
+
+    @cached_property
+    def grid(self) -> CostGrid:
+        """Costs of all projections."""
+        return CostGrid(self.observation.costs, self.relative)
+
+    @cached_property
+    def head_bits(self) -> int:
+        """Bits of the head: ``REFERENCE_BITS``, 0 without one."""
+        return REFERENCE_BITS if self.observation.schema.head else 0
+
+    @cached_property
+    def totals(self) -> np.ndarray:
+        """(K,) bytes of updates of uniform ranks 1 … K at ``REFERENCE_BITS``."""
+        return self.grid.totals(self._reference, self.head_bits)
+
+    @property
+    def _reference(self) -> np.ndarray:
+        return np.full(len(self.observation.schema.projections), REFERENCE_BITS)
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """Features."""
+        return Tokens(_clip(self._round()), _clip(self._projections()))
+
+    def _round(self) -> np.ndarray:
+        o, link, schema = self.observation, self.observation.link, self.observation.schema
+        budget, whole = o.budget_bytes, float(self.totals[-1])
+        shannon = link.bandwidth_hz * np.log2(1 + 10 ** (min(link.snr_db, 100.0) / 10))
+        waited = o.since_contact_s / o.deadline_s
+        fitting = int(np.searchsorted(self.totals, budget, side="right"))
+        values = [
+            (link.snr_db - 10) / 15,
+            np.isfinite(link.snr_db),
+            (_log10(link.bandwidth_hz) - 5) / 2,
+            np.isfinite(link.bandwidth_hz),
+            np.isfinite(budget),
+            budget == 0,
+            _log10(budget / whole) if np.isfinite(budget) else 0.0,
+            _log10(budget / schema.plain_lora_bytes()) if np.isfinite(budget) else 0.0,
+            _log10(link.rate_bps / shannon) if shannon > 0 else 0.0,
+            np.log1p(waited) / 2 if np.isfinite(waited) else 0.0,
+            np.isfinite(waited),
+            o.round / max(o.rounds, 1),
+            1 / (1 + o.round),
+            np.log(max(o.rounds - o.round, 1)) / 3,
+            o.text.lexical_entropy,
+            o.text.oov_rate,
+            np.log1p(o.text.mean_words) / 4,
+            o.text.loss / 5,
+            _log10(whole / (schema.plain_lora_bytes() / 8)),
+            float(np.mean(o.held_ranks / schema.r_max)),
+            fitting / len(self.totals),
+            _log10(self.totals[0] / whole),
+            self.grid.head_bytes(self.head_bits) / whole,
+            np.log10(self.airtime_weight + 0.01) + 1,
+        ]
+        return np.array(values, np.float64)
+
+    def _projections(self) -> np.ndarray:
+        o, costs = self.observation, self.observation.costs
+        schema = o.schema
+        count, largest = o.energy.shape
+        order = np.arange(count)
+        numbers = schema.numbers_per_component
+        blocks = np.minimum(np.ceil(np.log2(np.arange(largest) + 1)).astype(int), BLOCKS - 1)  # (K,) of each component
+        own = np.arange(largest) < schema.r_max[:, None]  # (M, K)
+        change = np.hypot(costs.change_u, costs.change_v) / np.maximum(np.hypot(costs.rms_u, costs.rms_v), 1e-30)
+        each_bytes = self.grid.table(self._reference)[order, schema.r_max - 1]  # (M, K)
+        energy = _by_block(o.energy, blocks) / max(float(o.energy.sum()), 1e-30) * count
+        cost = _by_block(each_bytes, blocks) / float(self.totals[-1]) * count
+        moved = _by_block(change * own, blocks) / np.maximum(_by_block(own.astype(float), blocks), 1)
+        sensitivity = np.abs(o.sensitivity).sum(axis=1)
+        features = [
+            2 * order / max(count - 1, 1) - 1,
+            np.log2(numbers / numbers.mean()),
+            *_kinds(tuple(p.name for p in schema.projections)),
+            np.log2((sensitivity + 1e-12) / (sensitivity.mean() + 1e-12)) / 2,
+            o.held_ranks / schema.r_max,
+            o.trained_ranks / schema.r_max,
+            *(np.log10(energy + 1e-3) / 2).T,
+            *moved.T,
+            *(np.log10(cost + 1e-3) / 2).T,
+        ]
+        return np.stack([np.broadcast_to(feature, count) for feature in features], axis=1)
+
+
+def _by_block(values: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    """(M, BLOCKS) sums of (M, K) values by block."""
+    return values @ (blocks[:, None] == np.arange(BLOCKS))
+
+
+@lru_cache(maxsize=64)
+def _kinds(names: tuple[str, ...]) -> np.ndarray:
+    """(kinds, M) 1 for the kind of each name."""
+    found = np.zeros((len(_KINDS) + 1, len(names)))
+    for index, name in enumerate(names):
+        kinds = (kind for kind, parts in enumerate(_KINDS) if any(part in name for part in parts))
+        found[next(kinds, len(_KINDS)), index] = 1
+    return found
+
+
+def _log10(value: float) -> float:
+    return float(np.log10(max(value, 1e-12))) if value == value else 0.0
+
+
+def _clip(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.nan_to_num(values, nan=0.0, posinf=_LIMIT, neginf=-_LIMIT), -_LIMIT, _LIMIT).astype(np.float32)

@@ -1,0 +1,320 @@
+"""Stream mode's process: tables, surrogate, simulated rounds, links, reward; and learning on a toy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stable_baselines3.common.env_checker import check_env as check_env_sb3
+
+from airlora.codec import Allocation
+from airlora.env.stream import StreamEnv
+from airlora.env.stream_baseline import AgainstRule, play_rule
+from airlora.env.stream_links import LARGEST_LOAD, LEAST_LOAD, Outages, draw_link
+from airlora.env.stream_sim import simulate_round
+from airlora.env.stream_table import MEASURED_BITS, JobTable
+from airlora.env.stream_teacher import VARIATIONS, find_teacher
+from airlora.env.surrogate import Held, Surrogate, bits_column
+from airlora.errors import InputError, StoreError
+from airlora.link import Awgn, Link
+from airlora.policy.rules import Fit
+from airlora.policy.stream_costs import CostGrid
+from stream_samples import PREFIXES, small_table
+
+TABLE = small_table()
+JOB = Surrogate(TABLE)
+
+
+def steady(rate_bps: float) -> Any:
+    """Every episode over the same constant link."""
+    return lambda rng, plain, rounds, deadline_s: Awgn(0.0, rate_bps)  # 0 dB: 1 bit/s a Hz
+
+
+def uniform(version: int, rank: int, bits: int) -> Held:
+    shape = TABLE.energy.shape[1:]
+    return Held(np.full(shape, version), np.full(shape, bits), np.full(shape[0], rank), version, bits)
+
+
+# the surrogate
+
+
+@given(st.integers(1, TABLE.rounds), st.integers(0, 3), st.sampled_from(MEASURED_BITS))
+def test_the_surrogate_is_exact_where_the_gain_was_measured(version: int, prefix: int, bits: int) -> None:
+    rank = (0, *PREFIXES)[prefix]
+    measured = TABLE.gain[version, prefix, MEASURED_BITS.index(bits)]
+    assert JOB.gain(uniform(version, rank, bits)) == pytest.approx(measured, abs=1e-12)
+
+
+def test_an_edge_with_nothing_gains_nothing() -> None:
+    assert JOB.gain(Held.nothing(TABLE)) == 0
+
+
+def test_the_fit_finds_what_mixtures_cost() -> None:
+    assert Surrogate(small_table(mixtures=60)).weights[0] == pytest.approx(-0.3, abs=0.02)
+    mean, root = Surrogate(small_table(mixtures=60)).held_out_error()
+    assert 0 <= mean <= root < 0.01
+
+
+def test_bits_finer_than_measured_count_as_the_finest() -> None:
+    assert bits_column(np.array([2, 3, 4, 6, 8, 16])).tolist() == [0, 1, 2, 3, 3, 3]
+
+
+# tables
+
+
+def test_a_table_is_read_back_as_written_and_a_foreign_file_refused(tmp_path: Path) -> None:
+    TABLE.save(tmp_path)
+    again = JobTable.load(tmp_path)
+    assert again.schema == TABLE.schema
+    assert again.name == TABLE.name
+    np.testing.assert_array_equal(again.change_u, TABLE.change_u)
+    with pytest.raises(StoreError):
+        JobTable.load(tmp_path / "missing")
+    path = tmp_path / "table.safetensors"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(StoreError):
+        JobTable.load(tmp_path)
+
+
+def test_a_table_of_another_shape_is_refused() -> None:
+    with pytest.raises(StoreError, match="do not fit"):
+        replace(TABLE, gain=TABLE.gain[1:])
+
+
+def test_costs_fall_with_what_the_edge_holds() -> None:
+    shape = TABLE.energy.shape[1:]
+    bits = np.full(shape, 4)
+    widths = np.full(shape[0], 4)
+    sizes = []
+    for version in range(TABLE.rounds + 1):
+        costs = TABLE.costs(TABLE.rounds - 1, np.full(shape, version), bits, version)
+        sizes.append(costs.update_bytes(Allocation(TABLE.schema.r_max, widths, 4, np.inf)))
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < 0.6 * sizes[0]
+
+
+def test_the_cost_grid_agrees_with_the_codec() -> None:
+    costs = TABLE.costs(2, np.full(TABLE.energy.shape[1:], 1), np.full(TABLE.energy.shape[1:], 4), 1)
+    grid = CostGrid(costs)
+    bits = np.array([3, 4, 8])
+    ranks = np.array([4, 2, 1])
+    found = grid.components(ranks, bits)
+    for index, (rank, width) in enumerate(zip(ranks, bits, strict=True)):
+        np.testing.assert_allclose(found[index, :rank], costs.component_bytes(index, rank, int(width)))
+        assert not found[index, rank:].any()
+    total = grid.totals(np.full(3, 4), 4)
+    codec = [costs.update_bytes(Allocation(np.full(3, rank), np.full(3, 4), 4, np.inf)) for rank in (1, 2, 3, 4)]
+    np.testing.assert_allclose(total, codec, rtol=0.15)
+
+
+# a round
+
+
+def send(held: Held, ranks: int, budget: float = np.inf, rate_bps: float = 1e6, round_index: int = 1) -> Any:
+    grid = CostGrid(TABLE.costs(round_index, held.version, held.bits, held.head_version))
+    allocation = Allocation(np.full(3, ranks), np.full(3, 4), 4, budget)
+    return simulate_round(JOB, grid, round_index, held, allocation, Awgn(0.0, rate_bps), 0.0, 1.0)
+
+
+def test_a_whole_update_gives_the_measured_state() -> None:
+    outcome = send(Held.nothing(TABLE), 4)
+    assert not outcome.delivery.missed
+    assert (outcome.held.version == 2).all()
+    assert (outcome.held.active == 4).all()
+    assert outcome.held.head_version == 2
+    assert outcome.gain == pytest.approx(TABLE.gain[2, 3, MEASURED_BITS.index(4)])
+    assert outcome.delivery.bytes_on_air == outcome.offered_bytes
+
+
+def test_a_budget_is_kept_and_what_is_stale_goes_first() -> None:
+    first = send(Held.nothing(TABLE), 1, budget=75.0)
+    assert 0 < first.offered_bytes <= 75
+    fresh = first.held.version[:, 0] > 0
+    assert 0 < fresh.sum() < 3
+    second = send(first.held, 1, budget=75.0, round_index=2)
+    newly = second.held.version[:, 0] == 3
+    assert newly[~fresh].any()
+
+
+def test_an_outage_changes_nothing_and_costs_the_whole_deadline() -> None:
+    held = send(Held.nothing(TABLE), 2).held
+    grid = CostGrid(TABLE.costs(2, held.version, held.bits, held.head_version))
+    link = Outages(Awgn(0.0, 1e6), 1.0, (True,), measured=True)
+    outcome = simulate_round(JOB, grid, 2, held, Allocation(np.full(3, 4), np.full(3, 4), 4, np.inf), link, 0.0, 1.0)
+    assert outcome.delivery.missed
+    assert outcome.delivery.airtime_s == 1.0
+    assert outcome.gain == JOB.gain(held)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 4), st.floats(0, 3000), st.floats(1, 1e5))
+def test_a_round_never_exceeds_its_budget_or_the_link(seed: int, rank: int, budget: float, rate: float) -> None:
+    held = Held.nothing(TABLE)
+    for index in range(3):
+        outcome = send(held, rank, budget, rate, index)
+        assert outcome.offered_bytes <= budget
+        assert outcome.delivery.bytes_on_air * 8 <= rate + 8
+        assert (outcome.held.active <= outcome.held.stored).all()
+        held = outcome.held
+
+
+# links
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31))
+def test_links_are_drawn_by_seed_within_the_loads_stated(seed: int) -> None:
+    plain = 100_000
+    ours, again = (draw_link(np.random.default_rng(seed), plain, 6, 1.0) for _ in range(2))
+    assert ours.observe(3.0) == again.observe(3.0) or np.isnan(ours.observe(3.0).snr_db)
+    assert isinstance(ours, Outages)
+    state = ours.link.observe(0.0)
+    if isinstance(ours.link, Awgn):
+        assert LEAST_LOAD * 0.99 <= state.rate_bps / 8 / plain <= LARGEST_LOAD * 1.01
+
+
+def test_after_an_outage_the_estimate_is_zero_and_nothing_is_carried_during_it() -> None:
+    link = Outages(Awgn(10.0, 1e6), 2.0, (False, True, False), measured=False)
+    assert link.observe(2.0).rate_bps > 0
+    assert np.isnan(link.observe(2.0).snr_db)
+    assert link.observe(4.0).rate_bps == 0
+    assert link.transmit([100], 2.0, 1.5).missed
+    assert not link.transmit([100], 4.0, 1.5).missed
+    assert not link.transmit([], 2.0, 1.5).missed
+    np.testing.assert_array_equal(link.capacity_bps(np.array([1.0, 2.5, 4.1])) > 0, [True, False, True])
+
+
+# the environment
+
+
+@pytest.mark.filterwarnings("ignore:.*A Box observation space.*")
+def test_it_passes_the_checkers() -> None:
+    check_env(StreamEnv([JOB]), skip_render_check=True)
+    check_env_sb3(StreamEnv([JOB]))
+
+
+def test_the_reward_is_the_gain_less_what_the_airtime_costs() -> None:
+    env = StreamEnv([JOB], airtime_weights=(0.5,), make_link=steady(8 * 400.0))
+    env.reset(seed=0)
+    rank = np.full(3, 4)
+    reward, terminated, info = env.send(Allocation(rank, np.full(3, 4), 4, 300.0))
+    assert not terminated
+    airtime = info["bytes_on_air"] / 400.0
+    assert 0 < airtime < 1
+    assert info["airtime"] == pytest.approx(airtime)
+    assert reward == pytest.approx(JOB.gain(env.held) - 0.5 * airtime)
+
+
+def test_sending_nothing_costs_nothing_and_gains_nothing() -> None:
+    env = StreamEnv([JOB], airtime_weights=(1.0,))
+    env.reset(seed=0)
+    action = np.zeros(env.action_space.shape, np.float32)  # type: ignore[arg-type]
+    action[0] = -1
+    rewards = []
+    terminated = False
+    while not terminated:
+        _, reward, terminated, _, _ = env.step(action)
+        rewards.append(reward)
+    assert rewards == [0.0] * TABLE.rounds
+
+
+def test_episodes_follow_from_their_seed() -> None:
+    env, other = StreamEnv([JOB]), StreamEnv([JOB])
+    other.reset(seed=8)
+    for seed in (7, 3):
+        ours, theirs = env.reset(seed=seed)[0], other.reset(seed=seed)[0]
+        np.testing.assert_array_equal(ours, theirs)
+        action = env.action_space.sample()
+        np.testing.assert_array_equal(env.step(action)[0], other.step(action)[0])
+
+
+def test_the_zero_action_is_the_rule_fit() -> None:
+    env = StreamEnv([JOB])
+    for seed in range(8):
+        env.reset(seed=seed)
+        terminated = False
+        while not terminated:
+            ours = env.allocation(0.0, np.zeros((3, 2)))
+            rule = Fit().decide(env.view.observation)
+            assert np.abs(ours.ranks - rule.ranks).max() <= 1  # estimates of frames differ by a few bytes
+            assert ours.bits.tolist() == rule.bits.tolist()
+            assert ours.budget_bytes == rule.budget_bytes
+            _, terminated, _ = env.send(ours)
+
+
+def test_a_rule_measured_against_itself_earns_nothing() -> None:
+    env = AgainstRule(StreamEnv([JOB]), range(5))
+    env.reset(seed=1)
+    zero = np.zeros(env.action_space.shape, np.float32)  # type: ignore[arg-type]
+    assert [env.step(zero)[1] for _ in range(TABLE.rounds)] == [0.0] * TABLE.rounds
+
+
+def test_other_policies_can_be_the_baseline() -> None:
+    gain, airtime = play_rule(StreamEnv([JOB], make_link=steady(1e7)), Fit(bits=8), 0)
+    assert gain[-1] == pytest.approx(1.0)
+    assert (airtime < 1).all()
+
+
+def test_no_recordings_are_refused() -> None:
+    with pytest.raises(InputError, match="at least one recording"):
+        StreamEnv([])
+
+
+# the teacher
+
+
+def test_the_teacher_offers_less_the_more_airtime_costs() -> None:
+    env = StreamEnv([JOB])
+    teacher = find_teacher(env, range(20))
+    assert teacher.gain.shape == (len(VARIATIONS), 3)
+    np.testing.assert_array_equal(teacher.gain[0], 0)  # fit beyond fit
+    numbers = [teacher.choose(-1.0, weight)[0] for weight in (0.0, 1.0, 100.0)]
+    assert numbers == sorted(numbers, reverse=True)
+    assert numbers[-1] < 0
+    np.testing.assert_array_equal(teacher.choose(math.nan, 1.0), VARIATIONS[0])
+
+
+# a toy where waiting pays
+
+
+@dataclass(frozen=True)
+class _Toll(Link):
+    """Carries anything, and any transmission takes the whole deadline."""
+
+    share: float = 1.0
+
+    def observe(self, t_s: float) -> Any:
+        return Awgn(0.0, 1e7).observe(t_s)
+
+    def capacity_bps(self, t_s: np.ndarray) -> np.ndarray:
+        return np.full(np.shape(t_s), 1e7)
+
+    def transmit(self, layer_bytes: Sequence[int], start_s: float, deadline_s: float) -> Any:
+        found = Awgn(0.0, 1e7).transmit(layer_bytes, start_s, deadline_s)
+        return replace(found, airtime_s=deadline_s if sum(layer_bytes) else 0.0)
+
+
+def test_ppo_learns_to_stay_silent_where_sending_costs_more_than_it_gains() -> None:
+    from airlora.env.stream_settings import STREAM_DDIM, STREAM_PPO
+    from airlora.policy.stream_agent import StreamAgent
+
+    def make() -> StreamEnv:
+        return StreamEnv([JOB], airtime_weights=(3.0,), make_link=lambda *_: _Toll())
+
+    ddim = replace(STREAM_DDIM, sample_steps=5, width=16, time_dim=8, updates=1)
+    ppo = replace(STREAM_PPO, width=16, lr=3e-3, log_std=-0.5, batch_size=64)
+    envs = [AgainstRule(make(), range(4)) for _ in range(16)]
+    agent = StreamAgent(envs, ppo, ddim, episode_steps=TABLE.rounds, seed=0)
+    first = agent.iterate()
+    last = [agent.iterate() for _ in range(40)][-1]
+    assert first["airtime"] > 0.85
+    assert last["airtime"] < 0.3
+    assert last["advantage"] > 1.5
