@@ -40,14 +40,13 @@ def show(path: Path, console: Console) -> None:
 def _show_update(name: str, update: Update, report: UpdateReport, console: Console) -> None:
     title = f"{name}: {update.size_bytes} bytes in {len(update.layers)} layers, round {update.round_index}"
     table = Table(title=f"{title}, on state {update.parent[:16]}")
-    for column in ("layer", "changes", "components", "numbers", "bytes", "bits a number", "tail", "active ranks"):
+    for column in ("layer", "changes", "numbers", "bytes", "bits each", "tail", "active"):
         table.add_column(column, justify="left" if column in ("changes", "tail") else "right")
     for index, layer in enumerate(report.layers):
         low, high = layer.active_ranks
         table.add_row(
             str(index),
             escape("\n".join(layer.changes) or "nothing"),
-            str(layer.components),
             str(layer.numbers),
             str(layer.size_bytes),
             _ratio(8 * layer.size_bytes, layer.numbers),

@@ -144,8 +144,9 @@ def _block_words(schema: Schema, piece: BlockPiece) -> str:
     touched = list(piece.touched())
     names = [schema.projections[index].name for index, _ in touched]
     stop = max(stop for _, stop in touched)
-    what = f"component {piece.start}" if stop == piece.start + 1 else f"components {piece.start}…{stop - 1}"
-    where = names[0] if len(names) == 1 else f"{names[0]} … {names[-1]} ({len(names)} projections)"
+    what = f"component {piece.start}" if stop == piece.start + 1 else f"{piece.start}…{stop - 1}"
+    first, last = touched[0][0], touched[-1][0]
+    where = names[0] if len(names) == 1 else f"projections {first}…{last}"
     return f"{what} of {where}"
 
 

@@ -67,7 +67,7 @@ STREAM_PPO = PpoSettings(
     latent_dim=LATENT_DIM, width=64, log_std=-1.4, batch_size=96, rollout_episodes=1, entropy_weight=0.0, lr=3e-4
 )
 STREAM_DDIM = DdimSettings(
-    width=64, time_dim=32, sample_steps=20, capacity=6000, updates=4, batch_size=64, lr=1e-4, reward_weight=0.5
+    width=64, time_dim=32, sample_steps=10, capacity=6000, updates=4, batch_size=64, lr=1e-4, reward_weight=0.5
 )
 
 
@@ -91,12 +91,12 @@ class StreamTrainingConfig:
 
     jobs: tuple[StreamJob, ...] = SHIPPED_JOBS
     recordings: str | None = None
-    airtime_weights: tuple[float, ...] = (0.0, 0.1, 1.0)
+    airtime_weights: tuple[float, ...] = (0.0, 0.1, 0.1, 1.0)
     deadline_s: float = 1.0
     decoding: StreamDecoding = "residual"
-    episodes: int = 4000
+    episodes: int = 1600
     environments: int = 16
-    pool: int = 2000
+    pool: int = 600
     imitation_steps: int = 1500
     imitation_updates: int = 600
     teacher_episodes: int = 80
