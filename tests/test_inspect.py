@@ -71,7 +71,7 @@ def test_what_is_printed(run: Path) -> None:
     assert f"{update.size_bytes} bytes in {len(update.layers)} layers, round 2, on state {update.parent[:16]}" in text
     assert "head rows 0…24" in text
     assert re.search(r"component 0 of projections 0…\d+", text)
-    assert re.search(r"components 2…3 of", text)
+    assert re.search(r"2…3 of projections", text)
     assert "asked for: ranks 4, 4 bits, the head at 4 bits, no budget" in text
     assert re.search(r"vectors: .*\d+ residual \(\d+%\)", text)
     for use in ("symbols", "frames", "pieces", "modes", "steps", "tables"):
