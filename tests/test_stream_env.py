@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
@@ -199,6 +200,7 @@ def test_after_an_outage_the_estimate_is_zero_and_nothing_is_carried_during_it()
 def test_it_passes_the_checkers() -> None:
     check_env(StreamEnv([JOB]), skip_render_check=True)
     check_env_sb3(StreamEnv([JOB]))
+    assert isinstance(gymnasium.make("airlora.env:airlora/Stream-v0", recordings=[JOB]).unwrapped, StreamEnv)
 
 
 def test_the_reward_is_the_gain_less_what_the_airtime_costs() -> None:
