@@ -40,7 +40,14 @@ DATA = {
     "lm": "builtin:vehicle-logs,characters=20000",
 }
 TINY = RunConfig(
-    data=DATA["classify"], rounds=3, steps_per_round=2, batch_size=8, max_rank=4, max_length=48, validation_limit=32
+    data=DATA["classify"],
+    rounds=3,
+    steps_per_round=2,
+    batch_size=8,
+    max_rank=4,
+    lr=3e-4,  # six steps at the automatic rate leave the cloud worse than the base model, and nothing is sent
+    max_length=48,
+    validation_limit=32,
 )
 ROW = {  # the command contract
     *("round", "link", "text", "ranks", "bits", "bytes_offered", "bytes_delivered", "bytes_on_air"),
@@ -187,8 +194,7 @@ def test_the_folder_keeps_the_contract(task: str, policy: str, finished: Callabl
     assert summary["missed"] == sum(row["missed"] for row in rows)
     assert summary["rounds"] == 3
     assert summary["seed"] == 0
-    # Six steps can leave the cloud worse than the base model: then the encoder sends nothing.
-    assert summary["delivered"] is any(row["layers_delivered"] for row in rows)
+    assert summary["delivered"] is True
     assert {"python", "airlora", "torch", "transformers"} <= set(summary["versions"])
     assert (out / "report.html").read_text() == "report"
     if task == "lm":
@@ -443,7 +449,7 @@ def test_an_edge_that_can_get_everything_is_as_good_as_the_cloud(task: str, tmp_
         assert not row["missed"]
         # Better is possible: the encoder activates the prefix that measures best, the cloud's quality is the whole's.
         worse = row["edge_quality"] - row["cloud_quality"]
-        assert (-worse <= 0.05) if summary["higher_is_better"] else (worse <= 0.01)  # 60 rows; nats
+        assert (-worse if summary["higher_is_better"] else worse) <= 1e-3  # float16 is not float32
 
 
 # --- policies that misbehave (FAULTS 46, 47) -----------------------------------------------------
@@ -491,8 +497,7 @@ def test_a_wild_proposal_is_projected(
     assert set(row["ranks"].values()) == {rank}
     assert set(row["bits"].values()) == {bits}
     assert row["head_bits"] in (0, *BITS)
-    if not rank:
-        assert row["bytes_offered"] == 0
+    assert (row["bytes_offered"] > 0) == (rank > 0)
     assert not row["missed"]
 
 
