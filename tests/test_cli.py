@@ -527,7 +527,18 @@ def test_the_base_modules_import_base_packages_at_the_top() -> None:
     base = {"numpy", "safetensors", "constriction", "tomli_w", "typer", "click", "rich", "airlora"}
     base |= set(sys.stdlib_module_names)
     files = [*(SOURCE / "codec").rglob("*.py"), *(SOURCE / "link").rglob("*.py")]
-    names = ("__init__", "__main__", "adapterfile", "cli", "cli_inspect", "config", "errors", "factors", "spec")
+    names = (
+        "__init__",
+        "__main__",
+        "adapterfile",
+        "cli",
+        "cli_inspect",
+        "config",
+        "errors",
+        "extras",
+        "factors",
+        "spec",
+    )
     files += [SOURCE / f"{name}.py" for name in (*names, "updates")]
     for file in files:
         foreign = {module.split(".")[0] for module in imports_of(file, top_level_only=True)} - base

@@ -18,6 +18,7 @@ import airlora.report
 from airlora.cli import app
 from airlora.config import RunConfig
 from airlora.env import PaperConfig, TrainingConfig, evaluate_policy, train_policy
+from airlora.env.folder import TrainingFolder
 from airlora.env.training import PolicyTraining, Progress, stored_training_config
 from airlora.errors import InputError, OutputError, StoreError, TrainingError
 from airlora.policy.checkpoint import POLICY_FILE
@@ -164,7 +165,7 @@ def test_a_damaged_checkpoint_is_a_clear_error(damage: str, tmp_path: Path) -> N
         (tmp_path / "out" / "metrics.jsonl").write_text("")
     else:
         config = replace(config, environment=replace(config.environment, targets="v_proj"))
-    training = PolicyTraining(config, tmp_path / "out")
+    training = PolicyTraining(config, TrainingFolder(tmp_path / "out"))
     with pytest.raises(StoreError):
         training.load()
 

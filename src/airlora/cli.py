@@ -1,4 +1,4 @@
-"""The command line: ``airlora run``, ``compare``, ``report``, ``inspect``."""
+"""The command line: ``airlora run``, ``policy``, ``compare``, ``report``, ``inspect``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from airlora import __version__, cli_policy
 from airlora.errors import AirLoraError, InputError
+from airlora.extras import need
 
 app = typer.Typer(
     name="airlora",
@@ -114,7 +115,7 @@ def run(
     Exit codes: 0 done (missed deadlines included), 1 internal error, 2 bad input, 130 interrupted.
     """
     given = {key: value for key, value in locals().items() if key not in ("out", "config", "resume")}
-    _need("torch", "transformers", "peft", "matplotlib")
+    need("torch", "transformers", "peft", "matplotlib")
     from airlora.config import load_config
     from airlora.progress import run_with_progress
     from airlora.runfolder import finished_rounds, stored_config
@@ -164,7 +165,7 @@ def compare(
 
     Exit codes: 0 done, 1 an arm failed or an internal error, 2 bad input, 130 interrupted.
     """
-    _need("torch", "transformers", "peft", "matplotlib", "zstandard", "pandas", "scipy")
+    need("torch", "transformers", "peft", "matplotlib", "zstandard", "pandas", "scipy")
     from airlora.compare import command
 
     if show_list:
@@ -198,7 +199,7 @@ def compare(
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="Output folder of a run.")]) -> None:
     """Draw report.html of a run again, finished or not."""
-    _need("matplotlib")
+    need("matplotlib")
     from airlora.report import write_report
 
     _console.print(f"report: {write_report(folder)}", soft_wrap=True, highlight=False)
@@ -212,11 +213,3 @@ def inspect(
     from airlora.cli_inspect import show
 
     show(path, _console)
-
-
-def _need(*packages: str) -> None:
-    from importlib.util import find_spec
-
-    missing = [name for name in packages if find_spec(name) is None]
-    if missing:
-        raise InputError(f"this command needs {missing[0]}; install it with: pip install 'airlora[train]'")

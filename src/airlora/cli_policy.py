@@ -8,14 +8,16 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from airlora.bar import progress_bar
 from airlora.errors import InputError
+from airlora.extras import need
 
 app = typer.Typer(help="Train a policy that chooses ranks, and replay it.", rich_markup_mode=None)
 _console = Console()
 _INTERRUPTED = 130
+_PACKAGES = ("torch", "transformers", "gymnasium", "stable_baselines3")
 
 
 @app.command()
@@ -58,7 +60,7 @@ def train(
     Exit codes: 0 done, 1 internal error, 2 bad input, 130 interrupted.
     """
     given = {key: value for key, value in locals().items() if key not in ("out", "mode", "config", "resume")}
-    _need()
+    need(*_PACKAGES)
     from airlora.env.settings import read_training_config
     from airlora.env.training import stored_training_config, train_policy
 
@@ -80,15 +82,8 @@ def train(
         top = {key: given.pop(key) for key in ("agent", "episodes")}
         given["links"] = given.pop("link")
         resolved = read_training_config({**top, "environment": given}, config)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
     try:
-        with Progress(*columns, console=_console) as progress:
+        with progress_bar(_console) as progress:
             bar = progress.add_task("loading model and data", total=resolved.episodes)
             done = train_policy(
                 resolved,
@@ -142,15 +137,8 @@ def _train_stream(out: Path, given: dict[str, Any], config: Path | None, resume:
                 description=f"over fit {row['advantage']:+.4f} · gain {row['gain']:.3f} · airtime {row['airtime']:.3f}",
             )
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
     try:
-        with Progress(*columns, console=_console) as progress:
+        with progress_bar(_console) as progress:
             bar = progress.add_task("loading", total=resolved.iterations)
             done = train_stream_policy(resolved, out, resume=resume, watcher=Shown())
     except KeyboardInterrupt:
@@ -175,7 +163,7 @@ def evaluate(
 
     In stream mode: real rounds on jobs and links that it was not trained on, beside the rules fit and flood.
     """
-    _need()
+    need(*_PACKAGES)
     if episodes is not None and episodes < 1:
         raise InputError(f"--episodes is {episodes}; it must be at least 1")
     if mode == "stream":
@@ -234,11 +222,3 @@ def _table(result: dict[str, Any]) -> Table:
         cells = (f"{arm['reward']:.4f}", loss, f"{arm['cost']:.3f}", missed, f"{arm['mean_rank']:.2f}")
         table.add_row(name, *cells, f"{arm['numbers']:.0f}", f"{arm['validation']:.4f}")
     return table
-
-
-def _need() -> None:
-    from importlib.util import find_spec
-
-    for package in ("torch", "transformers", "gymnasium", "stable_baselines3"):
-        if find_spec(package) is None:
-            raise InputError(f"this command needs {package}; install it with: pip install 'airlora[train]'")

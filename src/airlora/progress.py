@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID
 
+from airlora.bar import progress_bar
 from airlora.config import RunConfig
 from airlora.job import Job
 from airlora.report.units import bytes_text, quality_text
@@ -59,12 +60,5 @@ class ProgressBar(Listener):
 
 def run_with_progress(config: RunConfig, out: Path, resume: bool, console: Console) -> dict[str, Any]:
     """Run a job under a progress bar; see ``airlora.run.run``."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
+    with progress_bar(console) as progress:
         return run(config, out, resume=resume, listener=ProgressBar(config, progress))

@@ -3,7 +3,7 @@
 Two parametrisations of the update of a weight, both with the constant scale s = alpha / r_max:
 
 * ``svd``  s · P[:, :r] · diag(E[:r]) · Q[:r, :]  (AdaLoRA and AirLLM): P, Q start orthonormal, E at 0;
-* ``lora`` s · B[:, :r] · A[:r, :]  (LoRA): A starts Gaussian / √d_in, B at 0.
+* ``lora`` s · B[:, :r] · A[:r, :]  (LoRA): A starts uniform of variance 1 / d_in, B at 0.
 
 Both start at the pretrained model. The active rank r of a projection may change before any step; a
 lower rank slices the factors, so it costs less time. Parameters are float32 and are kept component

@@ -49,7 +49,10 @@ class Costs:
     def nominal(cls, schema: Schema) -> Costs:
         """For factors that are not known yet: everything new and of equal size."""
         shape = (len(schema.projections), schema.prefixes[-1])
-        head = [sum(t.rows * (t.row_size * float(_bits(1.0, b)) + SIDE_BITS) for t in schema.head) / 8 for b in BITS]
+        head = [
+            sum(t.rows * (t.row_size * float(bits_per_number(1.0, b)) + SIDE_BITS) for t in schema.head) / 8
+            for b in BITS
+        ]
         ones = np.ones(shape)
         return cls(schema, ones, ones, ones, ones, np.array(head))
 
@@ -78,7 +81,7 @@ class Costs:
             if target.any():
                 with np.errstate(invalid="ignore"):  # infinite weights: ``encode`` refuses them
                     relative = rms(target - held, axis=1) / rms(target.ravel(), axis=0)  # (rows,)
-                head += [(tensor.row_size * _bits(relative, b) + SIDE_BITS).sum() / 8 for b in BITS]
+                head += [(tensor.row_size * bits_per_number(relative, b) + SIDE_BITS).sum() / 8 for b in BITS]
         return cls(schema, np.minimum(change_u, rms_u), np.minimum(change_v, rms_v), rms_u, rms_v, head)
 
     def component_bytes(self, index: int, rank: int, bits: np.ndarray | int) -> np.ndarray:
@@ -115,7 +118,7 @@ class Costs:
             (projection.d_in, self.change_v, self.rms_v),
         ):
             ratio = change[index, :count] / (np.maximum(own[index, :count], 1e-300) * relative)
-            total += size * _bits(ratio, bits)
+            total += size * bits_per_number(ratio, bits)
         return total / 8
 
     def update_bytes(self, allocation: Allocation) -> float:
@@ -152,7 +155,7 @@ def _curve() -> tuple[np.ndarray, np.ndarray]:
     return np.log2([width_of(i) for i in range(WIDTHS)]), np.array([mean_bits(i) for i in range(WIDTHS)])
 
 
-def _bits(relative_change: np.ndarray | float, bits: np.ndarray | int) -> np.ndarray:
+def bits_per_number(relative_change: np.ndarray | float, bits: np.ndarray | int) -> np.ndarray:
     """Bits a number whose change has this root mean square, relative to the number's own."""
     step = np.array([np.inf, *STEP_PER_RMS.values()])[np.searchsorted((0, *BITS), bits)]
     exact = np.asarray(bits) == 16

@@ -12,13 +12,11 @@ import torch
 from airlora.adapter import ChosenRanksStrategy, NestedAdam, NestedAdapter, Trainer, find_targets
 from airlora.env.settings import PaperConfig
 from airlora.errors import InputError, TrainingError
-from airlora.job import automatic_lr, make_workload
+from airlora.job import automatic_lr, load_workload
 from airlora.link import make_link
 from airlora.policy.decode import RankDecoder
 from airlora.policy.paper_state import StateScale
 from airlora.workload.base import Batch
-from airlora.workload.data import load_data
-from airlora.workload.models import load_model
 from airlora.workload.text import Vocabulary, describe, paper_lexical_entropy, paper_oov_rate, words
 
 LARGEST_COST = 1e6
@@ -53,21 +51,10 @@ class PaperEnv(gymnasium.Env):
         self.config = config = PaperConfig(**settings)
         torch.set_num_threads(1)
         job = config.job()
-        dataset = load_data(
-            config.data,
-            task=config.task,
-            text_column=config.text_column,
-            label_column=config.label_column,
-            encoding=config.encoding,
-            seed=config.seed,
-        )
-        labels = len(dataset.labels) if dataset.task == "classify" else None
-        loaded = load_model(config.model, num_labels=labels, device=config.device)
-        self._unk_token_id: int | None = loaded.tokenizer.unk_token_id
-        self.workload = make_workload(job, loaded, dataset)
+        self.workload = load_workload(job)
         self._adapter = NestedAdapter(
-            loaded.model,
-            find_targets(loaded.model, job.target_names),
+            self.workload.model,
+            find_targets(self.workload.model, job.target_names),
             max_rank=config.max_rank,
             alpha=config.alpha,
             form="svd",
@@ -76,7 +63,7 @@ class PaperEnv(gymnasium.Env):
             base_fingerprint=self.workload.base_fingerprint,
         )
         self.schema = self._adapter.schema
-        self._lr = automatic_lr(loaded.model) if config.lr is None else config.lr
+        self._lr = automatic_lr(self.workload.model) if config.lr is None else config.lr
         self._initial = {name: value.clone() for name, value in self._adapter.state().items()}
         if config.min_rank > self.schema.r_max.min():
             raise InputError(
@@ -217,7 +204,7 @@ class PaperEnv(gymnasium.Env):
         ids = batch.inputs["input_ids"]
         mask = batch.inputs.get("attention_mask")
         tokens = (ids if mask is None else ids[mask.bool()]).flatten().tolist()
-        return paper_lexical_entropy(tokens), paper_oov_rate(tokens, self._unk_token_id)
+        return paper_lexical_entropy(tokens), paper_oov_rate(tokens, self.workload.unk_token_id)
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Tensors and plain data that the next episode depends on; only between two episodes."""

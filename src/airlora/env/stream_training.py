@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from airlora.checkpoint import read_checkpoint, write_checkpoint
+from airlora.env.folder import TrainingFolder
 from airlora.env.settings import read_settings
 from airlora.env.stream import StreamEnv
 from airlora.env.stream_baseline import AgainstRule
@@ -20,14 +20,12 @@ from airlora.env.stream_record import record_job
 from airlora.env.stream_settings import StreamTrainingConfig
 from airlora.env.stream_teacher import find_teacher
 from airlora.env.surrogate import Surrogate
-from airlora.env.training import CONFIG_FILE, METRICS_FILE
-from airlora.errors import OutputError, StoreError
+from airlora.errors import StoreError
 from airlora.policy.stream_action import StreamDecoding
 from airlora.policy.stream_agent import StreamAgent, Teaching
 from airlora.policy.stream_policy import StreamCard, save_stream_policy
 from airlora.policy.tokens import GLOBAL_SIZE, TOKEN_SIZE, View
 
-_TRAINING_FILE = "training.safetensors"
 _FIRST_EPISODE = 10_000
 """Seeds of the pool's episodes begin here; those below are for evaluation."""
 
@@ -47,13 +45,15 @@ class StreamTraining:
     """A policy, its environments and its folder.
 
     Args:
-        config: all of it. out: the folder, which exists. on_stage: told what takes a while.
+        config: all of it. folder: where it is kept. on_stage: told what takes a while.
     """
 
-    def __init__(self, config: StreamTrainingConfig, out: Path, on_stage: Callable[[str], None] = lambda _: None):
+    def __init__(
+        self, config: StreamTrainingConfig, folder: TrainingFolder, on_stage: Callable[[str], None] = lambda _: None
+    ):
         torch.set_num_threads(1)
-        self.config, self.out = config, out
-        recordings = Path(config.recordings) if config.recordings else out / "recordings"
+        self.config, self.folder = config, folder
+        recordings = Path(config.recordings) if config.recordings else folder.path / "recordings"
         self.jobs = [Surrogate(record_job(job.run_config(), recordings / job.name, on_stage)) for job in config.jobs]
         known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         pool = range(_FIRST_EPISODE, _FIRST_EPISODE + config.pool)
@@ -109,15 +109,11 @@ class StreamTraining:
         Raises:
             StoreError: something cannot be written.
         """
-        try:
-            with (self.out / METRICS_FILE).open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row, allow_nan=False) + "\n" for row in self._pending)
-        except OSError as error:
-            raise StoreError(f"cannot write {self.out / METRICS_FILE}: {error}; free space there") from error
+        self.folder.append_metrics(self._pending)
         self._pending = []
         tensors = {name: tensor.detach().cpu().numpy() for name, tensor in self.agent.networks().items()}
-        save_stream_policy(self.out, self.card(), tensors)
-        write_checkpoint(self.out / _TRAINING_FILE, self.agent.state(), {"iterations": self.agent.iterations})
+        save_stream_policy(self.folder.path, self.card(), tensors)
+        write_checkpoint(self.folder.checkpoint, self.agent.state(), {"iterations": self.agent.iterations})
 
     def load(self) -> None:
         """Go back to the last checkpoint; metrics written after it are dropped.
@@ -125,14 +121,11 @@ class StreamTraining:
         Raises:
             StoreError: the checkpoint is missing, corrupt, or of another configuration.
         """
-        path = self.out / _TRAINING_FILE
+        path = self.folder.checkpoint
         tensors, data = read_checkpoint(path)
         try:
             self.agent.load_state(tensors)
-            lines = (self.out / METRICS_FILE).read_text(encoding="utf-8").splitlines()[: data["iterations"]]
-            if len(lines) < data["iterations"]:
-                raise StoreError(f"{METRICS_FILE} has {len(lines)} rows, the checkpoint {data['iterations']}")
-            (self.out / METRICS_FILE).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+            self.folder.keep_metrics(data["iterations"])
         except (KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
             raise StoreError(f"{path} cannot be used ({error}); train in another folder") from error
 
@@ -171,18 +164,14 @@ def train_stream_policy(
         TrainingError: training diverged; everything up to the last checkpoint is kept.
     """
     watcher = watcher or Watcher()
-    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"output folder {str(out)!r} is not empty; name another, or add --resume to continue in it")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / CONFIG_FILE).write_text(config.to_toml(), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"output folder {str(out)!r} is not writable: {error}") from error
-    training = StreamTraining(config, out, watcher.on_stage)
-    if resume and (out / _TRAINING_FILE).exists():
+    folder = TrainingFolder(out)
+    folder.check(resume)
+    folder.prepare(config.to_toml())
+    training = StreamTraining(config, folder, watcher.on_stage)
+    if resume and folder.checkpoint.exists():
         training.load()
     else:
-        (out / METRICS_FILE).write_text("", encoding="utf-8")
+        folder.keep_metrics(0)
         watcher.on_stage("imitating fit")
         training.imitate()
     while training.agent.iterations < config.iterations:
@@ -200,7 +189,5 @@ def stored_stream_config(out: Path) -> StreamTrainingConfig:
     Raises:
         OutputError: the folder holds none. InputError: it cannot be read.
     """
-    if not (out / CONFIG_FILE).is_file():
-        raise OutputError(f"{str(out)!r} holds no policy training; name a folder that `airlora policy train` wrote")
-    config: StreamTrainingConfig = read_settings(StreamTrainingConfig, {}, out / CONFIG_FILE)
+    config: StreamTrainingConfig = read_settings(StreamTrainingConfig, {}, TrainingFolder(out).stored_config())
     return config

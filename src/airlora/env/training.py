@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,16 +12,13 @@ import gymnasium
 import numpy as np
 
 from airlora.checkpoint import read_checkpoint, write_checkpoint
+from airlora.env.folder import TrainingFolder
 from airlora.env.paper import PaperEnv
 from airlora.env.settings import TrainingConfig, read_training_config
-from airlora.errors import OutputError, StoreError
+from airlora.errors import StoreError
 from airlora.policy.airllm import Agent
 from airlora.policy.checkpoint import PolicyCard, save_policy
 from airlora.policy.ppo import part
-
-CONFIG_FILE = "config.toml"
-METRICS_FILE = "metrics.jsonl"
-_TRAINING_FILE = "training.safetensors"
 
 OnEpisode = Callable[[dict[str, Any], int], None]
 """Told a row of ``metrics.jsonl`` and the number of episodes there will be at most."""
@@ -90,12 +86,12 @@ class PolicyTraining:
     """A policy, its environment and its folder.
 
     Args:
-        config: all of it. out: the folder, which exists.
+        config: all of it. folder: where it is kept.
     """
 
-    def __init__(self, config: TrainingConfig, out: Path):
+    def __init__(self, config: TrainingConfig, folder: TrainingFolder):
         self.config = config
-        self.out = out
+        self.folder = folder
         self.env = PaperEnv(**dataclasses.asdict(config.environment))
         self._recorder = Recorder(self.env)
         self.agent = Agent(
@@ -149,20 +145,16 @@ class PolicyTraining:
         Raises:
             StoreError: something cannot be written.
         """
-        try:
-            with (self.out / METRICS_FILE).open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row, allow_nan=False) + "\n" for row in self._pending)
-        except OSError as error:
-            raise StoreError(f"cannot write {self.out / METRICS_FILE}: {error}; free space there") from error
+        self.folder.append_metrics(self._pending)
         self._pending = []
         tensors = {name: tensor.cpu().numpy() for name, tensor in self.agent.networks().items()}
-        save_policy(self.out, self.card(), tensors)
+        save_policy(self.folder.path, self.card(), tensors)
         env_tensors, env_data = self.env.state()
         state = {f"env/{name}": tensor for name, tensor in env_tensors.items()}
         state |= {f"agent/{name}": tensor for name, tensor in self.agent.state().items()}
         data = {"episodes": self.episodes, "env": env_data, "progress": dataclasses.asdict(self.progress)}
         data["schema_id"] = self.env.schema.id
-        write_checkpoint(self.out / _TRAINING_FILE, state, data)
+        write_checkpoint(self.folder.checkpoint, state, data)
 
     def load(self) -> None:
         """Go back to the last checkpoint; metrics written after it are dropped.
@@ -170,7 +162,7 @@ class PolicyTraining:
         Raises:
             StoreError: the checkpoint is missing, corrupt, or of another configuration.
         """
-        path = self.out / _TRAINING_FILE
+        path = self.folder.checkpoint
         tensors, data = read_checkpoint(path)
         try:
             if data["schema_id"] != self.env.schema.id:
@@ -179,10 +171,7 @@ class PolicyTraining:
             self.agent.load_state(part(tensors, "agent/"))
             self.episodes = data["episodes"]
             self.progress = Progress(**data["progress"])
-            lines = (self.out / METRICS_FILE).read_text(encoding="utf-8").splitlines()[: self.episodes]
-            if len(lines) < self.episodes:
-                raise StoreError(f"{METRICS_FILE} has {len(lines)} rows, the checkpoint {self.episodes}")
-            (self.out / METRICS_FILE).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+            self.folder.keep_metrics(self.episodes)
         except (KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
             raise StoreError(f"{path} cannot be used ({error}); train in another folder") from error
 
@@ -226,18 +215,14 @@ def train_policy(
         StoreError: the folder cannot be resumed or written.
         TrainingError: training diverged; everything up to the last checkpoint is kept.
     """
-    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"output folder {str(out)!r} is not empty; name another, or add --resume to continue in it")
-    training = PolicyTraining(config, out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / CONFIG_FILE).write_text(config.to_toml(), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"output folder {str(out)!r} is not writable: {error}") from error
-    if resume and (out / _TRAINING_FILE).exists():
+    folder = TrainingFolder(out)
+    folder.check(resume)
+    training = PolicyTraining(config, folder)
+    folder.prepare(config.to_toml())
+    if resume and folder.checkpoint.exists():
         training.load()
     else:
-        (out / METRICS_FILE).write_text("", encoding="utf-8")
+        folder.keep_metrics(0)
     saved = training.episodes
     while not training.done:
         for row in training.iterate():
@@ -255,9 +240,7 @@ def stored_training_config(out: Path) -> TrainingConfig:
     Raises:
         OutputError: the folder holds none. InputError: it cannot be read.
     """
-    if not (out / CONFIG_FILE).is_file():
-        raise OutputError(f"{str(out)!r} holds no policy training; name a folder that `airlora policy train` wrote")
-    return read_training_config({}, out / CONFIG_FILE)
+    return read_training_config({}, TrainingFolder(out).stored_config())
 
 
 def _finite(value: Any) -> Any:

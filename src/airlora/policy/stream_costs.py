@@ -8,8 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from airlora.codec import BITS, Costs
-from airlora.codec.costs import SIDE_BITS
-from airlora.codec.costs import _bits as bits_per_number
+from airlora.codec.costs import SIDE_BITS, bits_per_number
 from airlora.codec.layers import FRAME_BYTES
 from airlora.codec.steps import relative_steps
 

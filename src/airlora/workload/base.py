@@ -36,6 +36,8 @@ class Workload(ABC):
         head: parameters trained in full, by name.
         metric: what ``evaluate`` measures: accuracy in 0 … 1, or nll in nats a token.
         modules_to_save: module names that hold the head, for the PEFT export.
+        base_fingerprint: identifies the base model.
+        unk_token_id: the tokenizer's token for what it does not know; None if it has none.
     """
 
     model: nn.Module
@@ -44,6 +46,7 @@ class Workload(ABC):
     task_type: str
     modules_to_save: tuple[str, ...]
     base_fingerprint: str
+    unk_token_id: int | None = None
 
     @property
     def higher_is_better(self) -> bool:

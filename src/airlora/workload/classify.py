@@ -31,6 +31,7 @@ class ClassificationWorkload(Workload):
         self._texts = dataset.texts
         self._targets = dataset.targets
         self._pad = loaded.tokenizer.pad_token_id
+        self.unk_token_id = loaded.tokenizer.unk_token_id
         longest = context_tokens(loaded.model, max_length)
         self._tokens = {
             split: loaded.tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]

@@ -32,6 +32,7 @@ class LanguageModelWorkload(Workload):
         self.head = {}
         self.base_fingerprint = loaded.fingerprint
         self._tokenizer = loaded.tokenizer
+        self.unk_token_id = loaded.tokenizer.unk_token_id
         self._device = loaded.device
         self._batch_size = batch_size
         self._seed = seed
