@@ -1,20 +1,22 @@
 """Ways to keep an edge up to date over 20 rounds, bytes against quality: what the codec's default rests on.
 
-    python benchmarks/streaming.py JOB.toml OUT --seeds 3 [--peer RECORDINGS] [--table]
+    python benchmarks/streaming.py JOB.toml OUT --seeds 3
 
 JOB.toml holds keys of ``airlora run``. Every round's update arrives, and every arm sends each round, so that what is
 compared is how much a round costs and what it is worth. Arms (``r`` is the rank that is sent, numbers at 4 bits):
 
-    ours r         residuals of one nested adapter, its first r components
-    fresh r        the same adapter, each round encoded anew (no residuals)
-    own rank r     no nesting: one adapter of rank r, trained and sent at that rank with residuals, the same steps
-    boosted r      each round trains a new adapter of rank r on top of what the edge holds, sends it, and merges it
-    resend r8      one adapter of rank 8, trained as in ``own rank``, as float16 numbers each round
-    every step     the same as float32 numbers after every training step, as AirLLM counts it
+    nested r          residuals of one nested adapter, its first r components
+    nested fresh r    the same adapter, each round encoded anew (no residuals)
+    fixed r           no nesting: one adapter of rank r, trained and sent at that rank with residuals (policy ``fixed``)
+    fixed const r     the same at a constant learning rate, of half the size
+    fixed fresh r     as ``fixed``, each round encoded anew
+    boosted r         each round trains a new adapter of rank r on top of what the edge holds, sends it, and merges it
+    resend r8         the cloud of ``fixed r8`` as float16 numbers each round
+    every step r8     the same as float32 numbers after every training step, as AirLLM counts it
 
-Quality is the edge's loss on the validation split; bytes to x % of the gain are counted until the edge first has that
-share of the gain of the nested cloud after the last round. A row a round goes to OUT/ARM-seed-S.jsonl; what is there is
-not run again.
+Quality is the edge's on the validation split; bytes to x % of the gain are counted until the edge first has that share
+of the gain of one cloud, of ``fixed r8`` after the last round. A row a round goes to OUT/ARM-seed-S.jsonl; what is
+there is not run again.
 """
 
 from __future__ import annotations
@@ -31,45 +33,24 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from airlora.adapter import NestedAdam, NestedAdapter, NestedStrategy, PrefixMixture, Trainer, find_targets
 from airlora.codec import Allocation, EdgeState, encode
 from airlora.config import RunConfig, load_config
 from airlora.factors import Factors
-from airlora.job import RATE_DECAY, Job, build_job, load_workload
+from airlora.job import Job, automatic_lr, build_job, load_workload
 from airlora.link import make_link
 from airlora.play import Quality
 from airlora.policy import make_policy
+from airlora.trajectory import LiveCloud
 
 BITS = 4
-OURS, FRESH, OWN, BOOSTED = (8, 32), (8, 32), (8, 32), (1, 2, 4)
+NESTED, FIXED, BOOSTED = (8, 32), (8, 32), (1, 2, 4)
+REFERENCE = "fixed r8"
 SHARES = (0.90, 0.95, 0.99)
 
 
-def build(config: RunConfig, rank: int | None = None) -> Job:
-    """The nested job, or one trained at a single rank."""
-    job = build_job(config, make_policy("fit", config.seed), make_link(config.link, config.seed))
-    if rank is None:
-        return job
-    workload = load_workload(config)
-    adapter = NestedAdapter(
-        workload.model,
-        find_targets(workload.model),
-        max_rank=rank,
-        alpha=2.0 * rank,
-        prefixes=[rank],
-        seed=config.seed,
-        head=workload.head,
-        base_fingerprint=workload.base_fingerprint,
-    )
-    optimizer = NestedAdam(adapter, job.lr, rate_decay=RATE_DECAY)
-    strategy = NestedStrategy(PrefixMixture((rank,), 1, config.seed))
-    return replace(
-        job,
-        workload=workload,
-        adapter=adapter,
-        trainer=Trainer(workload, adapter, optimizer, strategy),
-        initial_edge=EdgeState.initial(adapter.schema, adapter.head_values()),
-    )
+def build(config: RunConfig, policy: str) -> Job:
+    """The job, trained as a policy wants it."""
+    return build_job(config, make_policy(policy, config.seed), make_link(config.link, config.seed))
 
 
 def whole(schema: Any, rank: int) -> Allocation:
@@ -82,58 +63,43 @@ def whole(schema: Any, rank: int) -> Allocation:
     )
 
 
-def nested(config: RunConfig) -> dict[str, list[dict[str, float]]]:
-    """Arms that send the nested adapter."""
-    job = build(config)
+Rows = dict[str, list[dict[str, float]]]
+
+
+def stream(config: RunConfig, policy: str, ranks: dict[int, tuple[str, str]]) -> Rows:
+    """One training, sent at each rank with residuals (the first name) and without (the second)."""
+    job = build(config, policy)
     quality = Quality(job, config.validation_limit)
+    cloud = LiveCloud(job.trainer, config.steps_per_round, quality.of)
     schema = job.adapter.schema
-    held = {("ours", rank): job.initial_edge for rank in OURS}
-    rows: dict[str, list[dict[str, float]]] = {}
+    held = dict.fromkeys(ranks, job.initial_edge)
+    rows: Rows = {}
     for index in range(config.rounds):
-        job.trainer.train(index * config.steps_per_round, config.steps_per_round, lambda batch, loss: None)
-        factors = job.trainer.factors()
-        cloud = quality.of(factors)
-        for kind, rank in [("ours", r) for r in OURS] + [("fresh", r) for r in FRESH]:
-            start = held[kind, rank] if kind == "ours" else job.initial_edge
-            update = encode(factors, start, whole(schema, rank), index, quality.loss)
-            edge = applied(start, update.layers)
-            if kind == "ours":
-                held[kind, rank] = edge
-            name = f"{kind} r{rank}"
-            rows.setdefault(name, []).append(row(index, update.size_bytes, quality.of(edge.factors()), cloud))
+        now = cloud.advance(index, lambda: None)
+        for rank, names in ranks.items():
+            for name, start in zip(names, (held[rank], job.initial_edge), strict=True):
+                update = encode(
+                    now.factors, start, whole(schema, rank), index, quality.objective, curvature=now.curvature
+                )
+                edge = applied(start, update.layers)
+                if name == names[0]:
+                    held[rank] = edge
+                rows.setdefault(name, []).append(row(index, update.size_bytes, quality.of(edge.factors()), now.quality))
+        if policy == "fixed:rank=8":
+            numbers, steps = schema.plain_lora_bytes(8, 1), config.steps_per_round
+            rows.setdefault("resend r8 fp16", []).append(row(index, 2 * numbers, now.quality, now.quality))
+            rows.setdefault("every step r8 fp32", []).append(row(index, 4 * numbers * steps, now.quality, now.quality))
     return rows
 
 
-def own_rank(config: RunConfig, rank: int) -> dict[str, list[dict[str, float]]]:
-    """One adapter of one rank; for rank 8 also as plain numbers."""
-    job = build(config, rank)
-    quality = Quality(job, config.validation_limit)
-    edge = job.initial_edge
-    rows: dict[str, list[dict[str, float]]] = {}
-    for index in range(config.rounds):
-        job.trainer.train(index * config.steps_per_round, config.steps_per_round, lambda batch, loss: None)
-        factors = job.trainer.factors()
-        cloud = quality.of(factors)
-        update = encode(factors, edge, whole(job.adapter.schema, rank), index, quality.loss)
-        edge = applied(edge, update.layers)
-        rows.setdefault(f"own rank r{rank}", []).append(
-            row(index, update.size_bytes, quality.of(edge.factors()), cloud)
-        )
-        if rank == 8:
-            numbers = job.adapter.schema.plain_lora_bytes(8, 1)
-            rows.setdefault("resend r8 fp16", []).append(row(index, 2 * numbers, cloud, cloud))
-            steps = config.steps_per_round
-            rows.setdefault("every step r8 fp32", []).append(row(index, 4 * numbers * steps, cloud, cloud))
-    return rows
-
-
-def boosted(config: RunConfig, rank: int) -> dict[str, list[dict[str, float]]]:
+def boosted(config: RunConfig, rank: int) -> Rows:
     """XGBLoRA's way (Zhang et al. 2024): a new adapter every round, merged into the base on both sides."""
     merged: dict[str, torch.Tensor] = {}
     head: dict[str, np.ndarray] | None = None
     rows: list[dict[str, float]] = []
     for index in range(config.rounds):
-        job = build(replace(config, seed=config.seed + 1000 * index), rank)
+        # Short trainings of their own: a rate that falls to zero in each was tried and is worse.
+        job = build(replace(config, seed=config.seed + 1000 * index, schedule="constant"), f"fixed:rank={rank}")
         modules = dict(job.workload.model.named_modules())
         with torch.no_grad():
             for name, change in merged.items():
@@ -142,9 +108,11 @@ def boosted(config: RunConfig, rank: int) -> dict[str, list[dict[str, float]]]:
                 for name, value in head.items():
                     job.adapter.head[name].copy_(torch.from_numpy(value))
         edge = EdgeState.initial(job.adapter.schema, job.adapter.head_values())
-        job.trainer.train(index * config.steps_per_round, config.steps_per_round, lambda batch, loss: None)
+        first = index * config.steps_per_round
+        job.trainer.train(first, config.steps_per_round, lambda batch, loss: None)
         factors = job.trainer.factors()
-        update = encode(factors, edge, whole(job.adapter.schema, rank), index)
+        curvature = job.trainer.curvature(factors, first + config.steps_per_round - 1)
+        update = encode(factors, edge, whole(job.adapter.schema, rank), index, curvature=curvature)
         edge = applied(edge, update.layers)
         quality = Quality(job, config.validation_limit)
         rows.append(row(index, update.size_bytes, quality.of(edge.factors()), quality.of(factors)))
@@ -168,17 +136,27 @@ def row(index: int, size_bytes: int, edge: float, cloud: float) -> dict[str, flo
     return {"round": index, "bytes": size_bytes, "edge": edge, "cloud": cloud}
 
 
-def arms(config: RunConfig) -> Iterator[tuple[str, Callable[[], dict[str, list[dict[str, float]]]]]]:
+def arms(config: RunConfig) -> Iterator[tuple[str, Callable[[], Rows]]]:
     """Name of the first arm that a training gives, and the training."""
-    yield f"ours r{OURS[0]}", lambda: nested(config)
-    for rank in OWN:
-        yield f"own rank r{rank}", lambda rank=rank: own_rank(config, rank)
+    nested = {rank: (f"nested r{rank}", f"nested fresh r{rank}") for rank in NESTED}
+    yield f"nested r{NESTED[0]}", lambda: stream(config, "fit", nested)
+    for rank in FIXED:
+        names = {rank: (f"fixed r{rank}", f"fixed fresh r{rank}")}
+        yield f"fixed r{rank}", lambda rank=rank, names=names: stream(config, f"fixed:rank={rank}", names)
+        names = {rank: (f"fixed const r{rank}", f"fixed const fresh r{rank}")}
+        half = automatic_lr(load_workload(config).model, rank) / 2
+        constant = replace(config, schedule="constant", lr=half)
+        yield f"fixed const r{rank}", lambda rank=rank, names=names, c=constant: stream(c, f"fixed:rank={rank}", names)
     for rank in BOOSTED:
         yield f"boosted r{rank}", lambda rank=rank: boosted(config, rank)
 
 
-def table(out: Path, base: float) -> Table:
-    """Means over seeds; bytes to a share of the gain are those of the seeds that reached it."""
+def table(out: Path, base: float, sign: int) -> Table:
+    """Means over seeds; bytes to a share of the gain are those of the seeds that reached it.
+
+    Args:
+        out: the folder of the rows. base: quality before the first round. sign: 1 where higher quality is better.
+    """
     result = Table("arm", "seeds", "kB in all", *(f"kB to {share:.0%}" for share in SHARES), "edge, mean", "edge, end")
     runs: dict[str, dict[int, list[dict[str, float]]]] = {}
     for path in sorted(out.glob("*-seed-*.jsonl")):
@@ -187,10 +165,10 @@ def table(out: Path, base: float) -> Table:
     for name, seeds in sorted(runs.items()):
         reached: dict[float, list[float]] = {share: [] for share in SHARES}
         for seed, rounds in seeds.items():
-            gain = base - runs[f"ours r{OURS[-1]}"][seed][-1]["cloud"]
+            gain = sign * (runs[REFERENCE][seed][-1]["cloud"] - base)
             sizes = np.cumsum([item["bytes"] for item in rounds])
             for share in SHARES:
-                hit = [k for k, item in enumerate(rounds) if base - item["edge"] >= share * gain]
+                hit = [k for k, item in enumerate(rounds) if sign * (item["edge"] - base) >= share * gain]
                 if hit:
                     reached[share].append(float(sizes[hit[0]]))
         cells = [
@@ -226,10 +204,10 @@ def main() -> None:
                 path = options.out / f"{name}-seed-{seed}.jsonl"
                 path.write_text("".join(json.dumps(item) + "\n" for item in rounds))
             console.print(f"{first}, seed {seed}: done")
-    job = build(config)
+    job = build(config, "fit")
     base = Quality(job, config.validation_limit).of(job.initial_edge.factors())
-    console.print(f"base {base:.3f} nats")
-    console.print(table(options.out, base))
+    console.print(f"base: {base:.3f} ({job.workload.metric})")
+    console.print(table(options.out, base, 1 if job.workload.higher_is_better else -1))
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@
     python benchmarks/tune.py SUITE --data-root ROOT --out rates.toml [--jobs NAME …] [--peers SPEC …] [--parallel K]
     airlora compare SUITE --data-root ROOT --rates rates.toml …
 
-For each job of the suite, and each method and shape among its peers, the learning rate starts from the built-in one and
-goes up or down by factors of two as long as quality on the validation split gets better; with a trained head its
-rate starts at five times the adapter's, and once the adapter's is found, is tried at the same. ``nested`` is our own,
-judged by the mean over its trained prefixes. Every trial is one whole training of all rounds' steps, seed 0, and is
-kept in OUT.jsonl, so that a tuning that was stopped goes on where it was. The test split is never touched.
+For each job of the suite, each training of ours, and each method and shape among its peers, the learning rate starts
+from the built-in one and goes up or down by factors of two as long as quality on the validation split gets better; with
+a trained head its rate starts at five times the adapter's, and once the adapter's is found, is tried at the same. Ours
+are ``nested``, judged by the mean over its trained prefixes, and ``fixed-R``, one rank alone. Every trial is one whole
+training of all rounds' steps, seed 0, and is kept in OUT.jsonl, so that a tuning that was stopped goes on where it was.
+The test split is never touched.
 """
 
 from __future__ import annotations
@@ -34,7 +35,6 @@ from airlora.link import make_link
 from airlora.play import Quality
 from airlora.policy import make_policy
 
-NESTED = "nested"
 FACTOR = 2.0
 MOST_MOVES = 4
 HEAD_RATIOS = (1.0, 5.0)
@@ -122,8 +122,7 @@ class Trials:
                 training.train_round(index)
             quality = training.quality("validation")
             return quality if training.workload.higher_is_better else -quality
-        config = replace(config, lr=rate.lr)
-        job = build_job(config, make_policy("fit", config.seed), make_link("awgn", config.seed))
+        job = build_job(replace(config, lr=rate.lr), make_policy(config.policy, 0), make_link("awgn", 0))
         job.trainer.train(0, config.rounds * config.steps_per_round, lambda *_: None)
         measure, factors = Quality(job, config.validation_limit), job.trainer.factors()
         ranks = [np.minimum(prefix, factors.ranks) for prefix in job.adapter.schema.prefixes]
@@ -135,7 +134,7 @@ def tune(task: Task, log: Path) -> tuple[Task, Rate, float]:
     """Find the rates of one task."""
     trials = Trials(task, log)
     if task.peer is None:
-        job = build_job(task.config, make_policy("fit", 0), make_link("awgn", 0))
+        job = build_job(task.config, make_policy(task.config.policy, 0), make_link("awgn", 0))
         best, score = climb(Rate(job.lr), trials.score, has_head=False)
     else:
         training = PeerTraining(task.peer, task.config)
@@ -146,13 +145,13 @@ def tune(task: Task, log: Path) -> tuple[Task, Rate, float]:
 
 
 def find_tasks(options: Options) -> list[Task]:
-    """Our training and one task a tuning key, for each job."""
+    """One task for each training of ours and for each tuning key of the peers, for each job."""
     comparison = resolve(options)
     tasks = []
     for name, config in comparison.jobs.items():
         once = replace(config, seed=0)
-        if comparison.policies:
-            tasks.append(Task(name, NESTED, once, None))
+        ours = {make_policy(spec, 0).training_key: spec for spec in comparison.policies.values()}
+        tasks += [Task(name, key, replace(once, policy=spec), None) for key, spec in ours.items()]
         keys = {peer.tuning_key: peer for peer in comparison.peers.values() if peer.steps == 1 and peer.lr is None}
         tasks += [Task(name, key, once, peer) for key, peer in keys.items()]
     return tasks

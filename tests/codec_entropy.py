@@ -24,7 +24,7 @@ def payload_and_entropy(
     """Bytes of an update: its bodies; the entropy of the symbols of each vector, and of each part's vectors together;
     that of the steps of each side; and the parts."""
     update = encode(factors, edge, allocation, round_index)
-    targets = Targets(factors, allocation, Costs.measure(factors, edge))
+    targets = Targets(factors, allocation, Costs.measure(factors, edge), edge)
     by_vector = by_part = 0.0
     steps_of = defaultdict(list)
     projections = set()

@@ -44,6 +44,8 @@ def small_table(
         sensitivity=rng.uniform(0.1, 1, (rounds, *shape)),
         energy=rng.uniform(0.1, 1, (rounds, *shape)),
         rms_u=rms_u,
+        gradient_u=1 / rms_u**2,
+        gradient_v=1 / rms_v**2,
         rms_v=rms_v,
         change_u=change_u,
         change_v=change_v,

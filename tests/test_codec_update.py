@@ -73,7 +73,9 @@ def test_the_edge_follows_the_encoder_bit_for_bit_and_any_prefix_applies(
     for round_index, allocation in enumerate((first, second)):
         factors = ROUNDS[round_index]
         costs = Costs.measure(factors, edge)
-        choice = LayerChoice(Targets(factors, allocation, costs), edge, round_index, None, allocation.budget_bytes)
+        choice = LayerChoice(
+            Targets(factors, allocation, costs, edge), edge, round_index, None, allocation.budget_bytes
+        )
         for pieces in plan(SCHEMA, allocation, costs):
             choice.add_class(pieces)
         update = encode(factors, edge, allocation, round_index)

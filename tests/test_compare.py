@@ -141,14 +141,23 @@ def test_a_failing_arm_harms_no_other_and_is_named_at_the_end(tmp_path, monkeypa
     assert (made["seeds"], made["peers"]) == ([0], ["peft-c3a:divide=7"])
 
 
-def test_peers_that_differ_in_their_files_share_one_training():
+def test_arms_that_differ_in_what_they_send_share_one_training():
     peers = {kind: make_peer(f"lora:rank=2,file={kind}") for kind in FILE_KINDS}
     units = list(comparison(peers={**peers, "longer": make_peer("lora:rank=2,steps=2")}).units())
     assert [(unit.training, len(unit.arms)) for unit in units] == [
-        ("policies", 4),
+        ("nested", 2),
+        ("adalora", 2),
         ("peft-lora:rank=2", 6),
         ("peft-lora:rank=2,steps=2", 2),
     ]
+
+
+def test_every_rank_that_is_trained_alone_is_a_training_of_its_own():
+    policies = ("fit", "flood", "fixed:rank=1,bits=2", "fixed:rank=1,bits=4", "fixed:rank=2")
+    rates = {"tiny": {"fixed-1": {"lr": 0.5}}}
+    units = list(comparison(policies, rates=rates).units())
+    assert [(unit.training, len(unit.arms)) for unit in units] == [("nested", 4), ("fixed-1", 4), ("fixed-2", 2)]
+    assert [{arm.config.lr for arm in unit.arms} for unit in units] == [{None}, {0.5}, {None}]
 
 
 def test_tuned_rates_reach_jobs_and_peers():

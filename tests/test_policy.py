@@ -247,7 +247,7 @@ def test_adalora_sends_what_training_kept() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("best", "unknown policy 'best'; there are: adalora, airllm, fit, flood, greedy, ppo, random, uniform"),
+        ("best", "unknown policy 'best'; there are: adalora, airllm, fit, fixed, flood, greedy, ppo, random, uniform"),
         ("fit:rank=3", "'fit' has no key 'rank'; its keys are: bits, margin"),
         ("uniform:bits=5", "bits=5; allowed: 2, 3, 4, 6, 8, 16"),
         ("uniform:-1", "rank=-1 must be at least 0"),

@@ -82,7 +82,7 @@ def run(
         str | None, typer.Option(help="SPEC of the link: awgn, fading or trace. [awgn:snr_db=10,bandwidth_hz=1e6]")
     ] = None,
     policy: Annotated[
-        str | None, typer.Option(help="SPEC of the policy: uniform, fit, flood, greedy, adalora, random. [fit]")
+        str | None, typer.Option(help="SPEC of the policy: fit, fixed, uniform, flood, greedy, adalora, … [fit]")
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds. [20]")] = None,
     steps_per_round: Annotated[int | None, typer.Option(help="Training steps a round. [20]")] = None,
@@ -92,6 +92,9 @@ def run(
     max_rank: Annotated[int | None, typer.Option(help="Largest rank of a projection. [16]")] = None,
     alpha: Annotated[float | None, typer.Option(help="Scale × max-rank. [2 × max-rank]")] = None,
     lr: Annotated[str | None, typer.Option(help="Learning rate, or auto. [auto]")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="Of the learning rates: constant, linear or auto. [auto: by policy]")
+    ] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens a text or window at most. [128]")] = None,
     passes: Annotated[
         int | None, typer.Option(help="Training passes a step, each at another rank; 1 is cheapest. [3]")

@@ -21,6 +21,7 @@ from airlora.adapter import (
     PrefixMixture,
     Trainer,
     find_targets,
+    make_schema,
 )
 from airlora.adapter.training import Strategy
 from airlora.codec import Costs, EdgeState, largest_uniform_rank
@@ -29,7 +30,7 @@ from airlora.factors import Schema
 from airlora.link import Link
 from airlora.plugins import find_plugins, registry_for
 from airlora.policy import Policy
-from airlora.policy.rules import AdaLora
+from airlora.policy.rules import AdaLora, Fixed
 from airlora.spec import build
 from airlora.workload.base import Workload
 from airlora.workload.classify import ClassificationWorkload
@@ -40,7 +41,10 @@ from airlora.workload.models import LoadedModel, load_model
 P = TypeVar("P", bound=Policy)
 
 RATE_DECAY = 0.4
-"""Component k trains at lr · k^-RATE_DECAY under nested training; see LOG.md."""
+"""Component k trains at lr · k^-RATE_DECAY, unless it may be pruned; see LOG.md."""
+
+LONG_AVERAGE, SHORT_AVERAGE = 0.98, 0.9
+"""Weight of the past in the average that is sent: at a constant rate, and at one that falls to zero by itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,29 +76,45 @@ def build_job(config: RunConfig, policy: Policy, link: Link) -> Job:
     workload = load_workload(config)
     targets = find_targets(workload.model, config.target_names)
     transposed = any(isinstance(module, Conv1D) for module in targets.values())
-    nested = policy.training == "nested"
+    max_rank, alpha, prefixes = config.max_rank, config.adapter_alpha, None
+    if policy.training != "nested":
+        schema = make_schema(targets, max_rank=config.max_rank, head=workload.head)
+        policy = resolve_policy(policy, link, schema, config)
+    if isinstance(policy, Fixed):
+        assert policy.rank is not None
+        max_rank = min(policy.rank, int(schema.r_max.max()))
+        alpha, prefixes = alpha * max_rank / config.max_rank, [max_rank]
+    pruned = policy.training == "adalora"
     adapter = NestedAdapter(
         workload.model,
         targets,
-        max_rank=config.max_rank,
-        alpha=config.adapter_alpha,
-        form="lora" if nested else "svd",
+        max_rank=max_rank,
+        alpha=alpha,
+        prefixes=prefixes,
+        form="svd" if pruned else "lora",
         seed=config.seed,
         head=workload.head,
         base_fingerprint=workload.base_fingerprint,
     )
-    lr = config.lr if config.lr is not None else automatic_lr(workload.model)
-    optimizer = NestedAdam(adapter, lr, rate_decay=RATE_DECAY if nested else 0.0)
+    lr = config.lr if config.lr is not None else automatic_lr(workload.model, prefixes[0] if prefixes else None)
+    linear = config.schedule == "linear" or (config.schedule == "auto" and policy.training == "fixed")
+    optimizer = NestedAdam(
+        adapter,
+        lr,
+        rate_decay=0.0 if pruned else RATE_DECAY,
+        average_decay=SHORT_AVERAGE if linear else LONG_AVERAGE,
+    )
     strategy: Strategy
     if isinstance(policy, AdaLora):
-        strategy = _adalora(config, policy, link, adapter, optimizer)
+        strategy = _adalora(config, policy, adapter, optimizer)
     else:
-        prefixes = adapter.schema.prefixes
-        strategy = NestedStrategy(PrefixMixture(prefixes, min(config.passes, len(prefixes)), config.seed))
+        passes = min(config.passes, len(adapter.schema.prefixes))
+        strategy = NestedStrategy(PrefixMixture(adapter.schema.prefixes, passes, config.seed))
+    steps = config.rounds * config.steps_per_round
     return Job(
         workload=workload,
         adapter=adapter,
-        trainer=Trainer(workload, adapter, optimizer, strategy),
+        trainer=Trainer(workload, adapter, optimizer, strategy, decay_steps=steps if linear else None),
         initial_edge=EdgeState.initial(adapter.schema, adapter.head_values()),
         lr=lr,
         transposed=transposed,
@@ -134,19 +154,19 @@ class WorkloadPlugin(ABC):
         """The workload for a run's configuration (its seed, batch size, lengths and device)."""
 
 
-def automatic_lr(model: nn.Module) -> float:
-    """Learning rate where none is given: 0.5 / hidden size (see LOG.md)."""
+def automatic_lr(model: nn.Module, rank: int | None = None) -> float:
+    """Learning rate where none is given: 0.5 / hidden size, or 3 / (hidden size · √rank) for one rank (see LOG.md)."""
     hidden = int(getattr(getattr(model, "config", None), "hidden_size", 64))
-    return float(f"{0.5 / hidden:.2g}")
+    return float(f"{0.5 / hidden if rank is None else 3 / (hidden * rank**0.5):.2g}")
 
 
 def resolve_policy(policy: P, link: Link, schema: Schema, config: RunConfig) -> P:
-    """Fill in what a policy leaves open until link and model are known: the mean rank that AdaLoRA keeps.
+    """Fill in what a policy leaves open until link and model are known: the rank that it trains for.
 
     It is the largest uniform rank that fits the budget estimated before the first round, at least 1; half
     of the largest rank while nothing is known of the link.
     """
-    if not isinstance(policy, AdaLora) or policy.rank is not None:
+    if not isinstance(policy, AdaLora | Fixed) or policy.rank is not None:
         return policy
     budget = link.observe(0.0).rate_bps * config.deadline_s / 8
     if np.isnan(budget):
@@ -166,11 +186,8 @@ def make_workload(config: RunConfig, loaded: LoadedModel, dataset: Dataset) -> W
     )
 
 
-def _adalora(
-    config: RunConfig, policy: AdaLora, link: Link, adapter: NestedAdapter, optimizer: NestedAdam
-) -> AdaLoraStrategy:
-    schema = adapter.schema
-    rank = resolve_policy(policy, link, schema, config).rank
+def _adalora(config: RunConfig, policy: AdaLora, adapter: NestedAdapter, optimizer: NestedAdam) -> AdaLoraStrategy:
+    schema, rank = adapter.schema, policy.rank
     assert rank is not None
     initial_rank = min(int(np.ceil(policy.initial * rank)), config.max_rank)
     steps = config.rounds * config.steps_per_round

@@ -32,7 +32,7 @@ class Quality:
     limit: int
     test_limit: int | None = None
     _known: dict[tuple[str, str], float] = field(default_factory=dict)
-    _losses: dict[str, float] = field(default_factory=dict)
+    _objectives: dict[str, float] = field(default_factory=dict)
 
     def of(self, factors: Factors, split: str = "validation") -> float:
         """Quality of these factors: on the validation split's fixed sample, or on a whole other split.
@@ -56,13 +56,13 @@ class Quality:
             self._known[key] = self.of(edge.factors(), split)
         return self._known[key]
 
-    def loss(self, edge: EdgeState) -> float:
-        """Validation loss of the edge's model in nats, on a quarter of the sample: what the encoder measures."""
-        if edge.id not in self._losses:
+    def objective(self, edge: EdgeState) -> float:
+        """Validation objective of the edge's model on a quarter of the sample: what the encoder measures."""
+        if edge.id not in self._objectives:
             with self.job.adapter.serving(edge.factors()):
-                value = self.job.workload.validation_loss(max(self.limit // 4, 1))
-            self._losses[edge.id] = value if np.isfinite(value) else float("inf")
-        return self._losses[edge.id]
+                value = self.job.workload.validation_objective(max(self.limit // 4, 1))
+            self._objectives[edge.id] = value if np.isfinite(value) else float("inf")
+        return self._objectives[edge.id]
 
 
 @dataclass
@@ -109,11 +109,13 @@ class Play:
             energy=cloud_round.energy,
             held_ranks=self.edge.active_ranks,
             since_contact_s=t_s - self.contact_s,
-            costs=Costs.measure(cloud_round.factors, self.edge),
+            costs=Costs.measure(cloud_round.factors, self.edge, cloud_round.curvature),
         )
         allocation = project(self.policy.decide(observation), observation.costs, float("inf"))
         clock.lap("decision_s")
-        update = encode(cloud_round.factors, self.edge, allocation, self.round, self.quality.loss)
+        update = encode(
+            cloud_round.factors, self.edge, allocation, self.round, self.quality.objective, cloud_round.curvature
+        )
         clock.lap("encode_s")
         delivery = self.link.transmit(update.layer_bytes, t_s, self.config.deadline_s)
         for layer in update.layers[: delivery.layers_delivered]:

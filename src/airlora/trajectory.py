@@ -18,6 +18,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from airlora.adapter import Trainer, component_energy
+from airlora.curvature import Curvature
 from airlora.errors import StoreError, TrainingError
 from airlora.factors import Factors, Schema
 from airlora.workload.base import Batch
@@ -34,6 +35,7 @@ class CloudRound:
             training loss of the round in nats.
         trained_ranks, sensitivity, energy: see ``policy.Observation``.
         quality: of the whole adapter, on the validation split.
+        curvature: at these factors; None where training gives none (the SVD form).
     """
 
     factors: Factors
@@ -42,6 +44,7 @@ class CloudRound:
     sensitivity: np.ndarray
     energy: np.ndarray
     quality: float
+    curvature: Curvature | None = None
 
 
 class Cloud(ABC):
@@ -101,6 +104,7 @@ class LiveCloud(Cloud):
             sensitivity=self._trainer.sensitivity.values.copy(),
             energy=energy,
             quality=self._evaluate(factors.truncate(trained)),
+            curvature=self._trainer.curvature(factors, (round_index + 1) * self._steps - 1),
         )
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -134,14 +138,20 @@ class RecordedCloud(Cloud):
             raise StoreError(f"recording {path} cannot be read ({error}); record the job again") from error
         if data["schema_id"] != self._schema.id:
             raise StoreError(f"recording {path} is of schema {data['schema_id']}, the job has {self._schema.id}")
+        count = len(self._schema.projections)
         factors = Factors(
             self._schema,
-            tuple(tensors[f"u.{index}"] for index in range(len(self._schema.projections))),
-            tuple(tensors[f"v.{index}"] for index in range(len(self._schema.projections))),
+            tuple(tensors[f"u.{index}"] for index in range(count)),
+            tuple(tensors[f"v.{index}"] for index in range(count)),
             {tensor.name: tensors[f"head.{tensor.name}"] for tensor in self._schema.head},
         )
+        curvature = None
+        if "gradient_u" in tensors:
+            inputs = tuple(tensors[f"inputs.{index}"].astype(np.float32) for index in range(count))
+            curvature = Curvature(self._schema, tensors["gradient_u"], tensors["gradient_v"], inputs)
         return CloudRound(
             factors=factors,
+            curvature=curvature,
             text=TextStatistics(**data["text"]),
             trained_ranks=tensors["trained_ranks"],
             sensitivity=tensors["sensitivity"],
@@ -158,6 +168,10 @@ def record_round(folder: Path, round_index: int, cloud_round: CloudRound) -> Non
     tensors |= {f"v.{index}": np.ascontiguousarray(v) for index, v in enumerate(factors.v)}
     tensors |= {f"head.{name}": array for name, array in factors.head.items()}
     tensors |= {name: getattr(cloud_round, name) for name in ("trained_ranks", "sensitivity", "energy")}
+    if curvature := cloud_round.curvature:
+        tensors |= {"gradient_u": curvature.gradient_u, "gradient_v": curvature.gradient_v}
+        # Half the size; a sample's second moments need no more digits.
+        tensors |= {f"inputs.{index}": x.astype(np.float16) for index, x in enumerate(curvature.inputs)}
     path = folder / f"round-{round_index:04d}.safetensors"
     save_file(tensors, path)
     data = {"schema_id": factors.schema.id, "text": cloud_round.text.to_json(), "quality": cloud_round.quality}

@@ -4,7 +4,7 @@ from airlora.adapter.adalora import AdaLoraPruner, AdaLoraSchedule
 from airlora.adapter.export import export_peft
 from airlora.adapter.importance import AdaLoraImportance, Sensitivity, component_energy
 from airlora.adapter.mixture import PrefixMixture
-from airlora.adapter.nested import NestedAdapter, NestedLinear
+from airlora.adapter.nested import NestedAdapter, NestedLinear, make_schema
 from airlora.adapter.optim import HEAD_LR_RATIO, NestedAdam
 from airlora.adapter.targets import find_targets
 from airlora.adapter.training import AdaLoraStrategy, ChosenRanksStrategy, NestedStrategy, Trainer
@@ -26,4 +26,5 @@ __all__ = [
     "component_energy",
     "export_peft",
     "find_targets",
+    "make_schema",
 ]

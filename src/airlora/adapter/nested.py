@@ -124,23 +124,23 @@ class NestedAdapter:
             parameter.requires_grad_(False)
         for parameter in self.head.values():
             parameter.requires_grad_(True)
-        shapes = {name: shape_of(module) for name, module in targets.items()}
-        projections = tuple(Projection(name, *shape, min(max_rank, *shape)) for name, shape in shapes.items())
-        largest = max(projection.r_max for projection in projections)
-        wanted = prefixes if prefixes is not None else [2**k for k in range(largest.bit_length())]
-        self.schema = Schema(
-            projections=projections,
-            prefixes=tuple(sorted({min(r, largest) for r in wanted} | {largest})),
-            head=tuple(HeadTensor(name, tuple(parameter.shape)) for name, parameter in self.head.items()),
+        self.schema = make_schema(
+            targets,
+            max_rank=max_rank,
+            prefixes=prefixes,
+            head=self.head,
             base_fingerprint=base_fingerprint,
             init_seed=seed if form == "lora" else None,
         )
+        projections = self.schema.projections
         generator = torch.Generator().manual_seed(seed)
         self.layers: dict[str, NestedLinear] = {}
         for index, (projection, module) in enumerate(zip(projections, targets.values(), strict=True)):
             scale, gain = alpha / projection.r_max, None
             if form == "svd":
-                left, right = (_orthonormal(size, projection.r_max, generator) for size in shapes[projection.name])
+                left, right = (
+                    _orthonormal(d, projection.r_max, generator) for d in (projection.d_out, projection.d_in)
+                )
                 gain = torch.zeros(projection.r_max)
             else:
                 left = torch.zeros(projection.r_max, projection.d_out)
@@ -228,6 +228,29 @@ class NestedAdapter:
         with torch.no_grad():
             for name, value in self.state().items():
                 value.copy_(state[name])
+
+
+def make_schema(
+    targets: Mapping[str, nn.Module],
+    *,
+    max_rank: int,
+    prefixes: Sequence[int] | None = None,
+    head: Mapping[str, nn.Parameter] | None = None,
+    base_fingerprint: str = "",
+    init_seed: int | None = None,
+) -> Schema:
+    """The schema of an adapter for these targets; see ``NestedAdapter`` for the arguments."""
+    shapes = {name: shape_of(module) for name, module in targets.items()}
+    projections = tuple(Projection(name, *shape, min(max_rank, *shape)) for name, shape in shapes.items())
+    largest = max(projection.r_max for projection in projections)
+    wanted = prefixes if prefixes is not None else [2**k for k in range(largest.bit_length())]
+    return Schema(
+        projections=projections,
+        prefixes=tuple(sorted({min(r, largest) for r in wanted} | {largest})),
+        head=tuple(HeadTensor(name, tuple(parameter.shape)) for name, parameter in (head or {}).items()),
+        base_fingerprint=base_fingerprint,
+        init_seed=init_seed,
+    )
 
 
 def _orthonormal(size: int, r_max: int, generator: torch.Generator) -> torch.Tensor:

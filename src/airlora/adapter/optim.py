@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -32,6 +33,10 @@ class NestedAdam:
         gain_lr_ratio: rate of E over the rate of P and Q in the SVD form.
         head_lr_ratio: rate of the head over ``lr``. A new head starts from nothing and is small: it wants more.
         average_decay: weight of the past in the running average of the iterates; 0 keeps the last iterate.
+
+    Attributes:
+        averages: the running average of every parameter.
+        rate_factor: multiplies all learning rates from the next step on (a schedule's).
     """
 
     def __init__(
@@ -63,10 +68,10 @@ class NestedAdam:
         self.averages = {parameter: parameter.detach().clone() for parameter in self._parameters()}
         self._average_decay = average_decay
         self._taken = 0
+        self.rate_factor = 1.0
+        self._head_lr = lr * head_lr_ratio
         self._head = (
-            torch.optim.Adam(adapter.head.values(), lr=lr * head_lr_ratio, betas=betas, eps=eps)
-            if adapter.head
-            else None
+            torch.optim.Adam(adapter.head.values(), lr=self._head_lr, betas=betas, eps=eps) if adapter.head else None
         )
 
     def zero_grad(self) -> None:
@@ -93,7 +98,7 @@ class NestedAdam:
             steps = self._steps[name][:rank].add_(1).double()
             bias1, bias2 = (1 - beta**steps for beta in self.betas)
             device = layer.left.device
-            rate = (-self._rates[name][:rank] * bias2.sqrt() / bias1).float().to(device)
+            rate = (-self.rate_factor * self._rates[name][:rank] * bias2.sqrt() / bias1).float().to(device)
             epsilon = (self.eps * bias2.sqrt()).float().to(device)
             for parameter in layer.component_parameters():
                 assert parameter.grad is not None
@@ -120,6 +125,7 @@ class NestedAdam:
             torch._foreach_mul_(updates, rates)
             torch._foreach_add_(values, updates)
         if self._head is not None:
+            self._head.param_groups[0]["lr"] = self._head_lr * self.rate_factor
             self._head.step()
             values += [parameter.detach() for parameter in self.adapter.head.values()]
             averages += [self.averages[parameter] for parameter in self.adapter.head.values()]
@@ -127,6 +133,22 @@ class NestedAdam:
         decay = min(self._average_decay, (self._taken + 1) / (self._taken + 10))
         if averages:
             torch._foreach_lerp_(averages, values, 1 - decay if self._average_decay else 1.0)
+
+    @torch.no_grad()
+    def squared_gradients(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean squared gradient of each component of the folded u and v: (projections, largest r_max) float32 each.
+
+        They are Adam's second moments, bias corrected; 0 for components that were never active. LoRA form only.
+        """
+        shape = (len(self.adapter.layers), int(self.adapter.schema.r_max.max()))
+        found = np.zeros((2, *shape), np.float32)
+        for row, (name, layer) in enumerate(self.adapter.layers.items()):
+            assert layer.gain is None
+            bias = (1 - self.betas[1] ** self._steps[name].double()).clamp_min(1e-12)
+            for side, parameter, scale in ((0, layer.left, layer.scale), (1, layer.right, 1.0)):
+                mean = self._moments[parameter][1].mean(1).double().cpu() / bias / scale**2
+                found[side, row, : layer.r_max] = mean.numpy()
+        return found[0], found[1]
 
     def _parameters(self) -> list[nn.Parameter]:
         return [*self._moments, *self.adapter.head.values()]

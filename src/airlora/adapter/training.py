@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from airlora.adapter.adalora import AdaLoraPruner
+from airlora.adapter.curvature import measure_curvature
 from airlora.adapter.importance import Sensitivity
 from airlora.adapter.mixture import PrefixMixture
 from airlora.adapter.nested import NestedAdapter
 from airlora.adapter.optim import NestedAdam
+from airlora.curvature import Curvature
 from airlora.errors import TrainingError
 from airlora.factors import Factors
 from airlora.workload.base import Batch, Workload
@@ -129,18 +131,37 @@ class ChosenRanksStrategy(Strategy):
 
 
 class Trainer:
-    """Trains an adapter on a workload, step by step."""
+    """Trains an adapter on a workload, step by step.
 
-    def __init__(self, workload: Workload, adapter: NestedAdapter, optimizer: NestedAdam, strategy: Strategy):
+    Args:
+        workload, adapter, optimizer, strategy: what is trained, and how.
+        decay_steps: the learning rates fall linearly to zero over this many steps; None keeps them constant.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        adapter: NestedAdapter,
+        optimizer: NestedAdam,
+        strategy: Strategy,
+        decay_steps: int | None = None,
+    ):
         self.workload = workload
         self.adapter = adapter
         self.optimizer = optimizer
         self.strategy = strategy
+        self.decay_steps = decay_steps
         self.sensitivity = Sensitivity(adapter)
 
     def factors(self) -> Factors:
         """The adapter as it is worth sending: the averages of the iterates, all components."""
         return self.adapter.factors(self.optimizer.averages)
+
+    def curvature(self, factors: Factors, step: int) -> Curvature | None:
+        """The curvature at these factors, on the batch of a step; None for the SVD form."""
+        if self.adapter.form != "lora":
+            return None
+        return measure_curvature(self.workload, self.adapter, self.optimizer, factors, self.workload.batch(step), step)
 
     def train(self, first_step: int, steps: int, on_step: Callable[[Batch, float], None]) -> None:
         """Do ``steps`` steps, numbered from ``first_step``, telling each batch and its mean loss in nats.
@@ -159,6 +180,7 @@ class Trainer:
                 )
             self.strategy.after_backward()
             self.sensitivity.update()
+            self.optimizer.rate_factor = max(1 - step / self.decay_steps, 0.0) if self.decay_steps else 1.0
             self.optimizer.step()
             self.strategy.after_step(step + 1, round_ends=step + 1 == first_step + steps)
             on_step(batch, loss)

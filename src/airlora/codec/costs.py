@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 
 from airlora.codec.allocation import BITS, Allocation
 from airlora.codec.edge import EdgeState
 from airlora.codec.layers import FRAME_BYTES
-from airlora.codec.steps import EXACT_STEP_PER_CHANGE, FINEST_EXACT_STEP, STEP_PER_RMS, relative_steps, rms
+from airlora.codec.steps import (
+    EXACT_STEP_PER_CHANGE,
+    FINEST_EXACT_STEP,
+    STEP_PER_RMS,
+    relative_steps,
+    rms,
+    weighted_steps,
+)
 from airlora.codec.tables import WIDTHS, mean_bits, width_of
+from airlora.curvature import Curvature
 from airlora.errors import CompatibilityError
 from airlora.factors import Factors, Schema
 
@@ -35,6 +43,7 @@ class Costs:
             number itself where that is smaller).
         rms_u, rms_v: (projections, largest r_max) float64, root mean square of the number itself.
         head: (len(BITS),) float64, bytes of the whole head.
+        gradient_u, gradient_v: (projections, largest r_max) mean squared gradients (``Curvature``), None if unknown.
     """
 
     schema: Schema
@@ -43,6 +52,8 @@ class Costs:
     rms_u: np.ndarray
     rms_v: np.ndarray
     head: np.ndarray
+    gradient_u: np.ndarray | None = None
+    gradient_v: np.ndarray | None = None
     _known: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -57,8 +68,13 @@ class Costs:
         return cls(schema, ones, ones, ones, ones, np.array(head))
 
     @classmethod
-    def measure(cls, factors: Factors, edge: EdgeState) -> Costs:
+    def measure(cls, factors: Factors, edge: EdgeState, curvature: Curvature | None = None) -> Costs:
         """For these factors on an edge in this state.
+
+        Args:
+            factors: the cloud's.
+            edge: what the edge holds.
+            curvature: at these factors; decides how fine the steps of each component are.
 
         Raises:
             CompatibilityError: they are not of one schema.
@@ -82,7 +98,18 @@ class Costs:
                 with np.errstate(invalid="ignore"):  # infinite weights: ``encode`` refuses them
                     relative = rms(target - held, axis=1) / rms(target.ravel(), axis=0)  # (rows,)
                 head += [(tensor.row_size * bits_per_number(relative, b) + SIDE_BITS).sum() / 8 for b in BITS]
-        return cls(schema, np.minimum(change_u, rms_u), np.minimum(change_v, rms_v), rms_u, rms_v, head)
+        gradients = (curvature.gradient_u, curvature.gradient_v) if curvature else (None, None)
+        return cls(schema, np.minimum(change_u, rms_u), np.minimum(change_v, rms_v), rms_u, rms_v, head, *gradients)
+
+    @cached_property
+    def relative_steps(self) -> tuple[np.ndarray, np.ndarray]:
+        """Factors on the steps of u and of v, (projections, largest r_max, largest r_max) each: [m, rank - 1, k]."""
+        if self.gradient_u is None or self.gradient_v is None:
+            each = np.stack([relative_steps(u, v) for u, v in zip(self.rms_u, self.rms_v, strict=True)])
+            return each, each
+        shapes = np.array([[p.d_out, p.d_in] for p in self.schema.projections])
+        u, v = weighted_steps((self.rms_u, self.rms_v), (self.gradient_u, self.gradient_v), list(shapes.T))
+        return u, v
 
     def component_bytes(self, index: int, rank: int, bits: np.ndarray | int) -> np.ndarray:
         """Bytes of each of the first ``rank`` components of one projection: (rank,) float64.
@@ -92,9 +119,9 @@ class Costs:
             rank: how many are sent.
             bits: of the projection, or (rank,) of each component, 0 for none.
         """
-        relative = np.ones(rank)
+        relative = np.ones((2, rank))
         if rank and np.ndim(bits) == 0:
-            relative = relative_steps(self.rms_u[index], self.rms_v[index])[rank - 1, :rank]
+            relative = np.stack([side[index, rank - 1, :rank] for side in self.relative_steps])
         return self._bytes(index, relative, bits)
 
     def projection_bytes(self, bits: int) -> np.ndarray:
@@ -102,22 +129,25 @@ class Costs:
         if bits not in self._known:
             table = np.full((len(self.schema.projections), self.schema.prefixes[-1] + 1), np.nan)
             for index, r_max in enumerate(self.schema.r_max.tolist()):
-                relative = relative_steps(self.rms_u[index, :r_max], self.rms_v[index, :r_max])
+                relative = np.stack([side[index, :r_max, :r_max] for side in self.relative_steps])
                 table[index, 0] = 0
                 table[index, 1 : r_max + 1] = np.tril(self._bytes(index, relative, bits)).sum(axis=1)
             self._known[bits] = table
         return self._known[bits]
 
     def _bytes(self, index: int, relative: np.ndarray, bits: np.ndarray | int) -> np.ndarray:
-        """Bytes of components whose steps are multiplied by ``relative`` (…, components)."""
+        """Bytes of components whose steps of u and of v are multiplied by ``relative`` (2, …, components)."""
         projection = self.schema.projections[index]
         count = relative.shape[-1]
-        total = np.full(relative.shape, 2 * SIDE_BITS)
-        for size, change, own in (
-            (projection.d_out, self.change_u, self.rms_u),
-            (projection.d_in, self.change_v, self.rms_v),
+        total = np.full(relative.shape[1:], 2 * SIDE_BITS)
+        for factor, size, change, own in zip(
+            relative,
+            (projection.d_out, projection.d_in),
+            (self.change_u, self.change_v),
+            (self.rms_u, self.rms_v),
+            strict=True,
         ):
-            ratio = change[index, :count] / (np.maximum(own[index, :count], 1e-300) * relative)
+            ratio = change[index, :count] / (np.maximum(own[index, :count], 1e-300) * factor)
             total += size * bits_per_number(ratio, bits)
         return total / 8
 

@@ -7,6 +7,8 @@ times the root mean square of the vector, at which a Gaussian costs about a thir
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from airlora.codec.allocation import BITS
@@ -29,7 +31,8 @@ fraction of the number's, as the float16 within a step are equally likely and co
 
 WATER_FILLING = 0.5
 """How much finer the steps of strong components are: 1 spreads the error of u v evenly over the components, as
-reverse water-filling does (Cover and Thomas, section 10.3.3), 0 gives all the same relative error."""
+reverse water-filling does (Cover and Thomas, section 10.3.3), 0 gives all the same relative error. Where gradients are
+known, ``weighted_steps`` takes its place."""
 _LARGEST_RATIO = 4.0
 
 
@@ -56,8 +59,43 @@ def relative_steps(rms_u: np.ndarray, rms_v: np.ndarray) -> np.ndarray:
     """
     strength = np.log2(np.maximum(rms_u * rms_v, 1e-30))
     mean = np.cumsum(strength) / np.arange(1, len(strength) + 1)
+    return _limited(WATER_FILLING * (mean[:, None] - strength))
+
+
+def weighted_steps(
+    rms: Sequence[np.ndarray], gradient: Sequence[np.ndarray], numbers: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """Factors on the steps that make them proportional to one over the root mean square gradient.
+
+    An error of variance D in a number with squared gradient g costs g · D to second order (the Fisher matrix stands for
+    the Hessian): at equal rate the sum is least where g · D is the same for all. The factors of all vectors that are
+    sent at one rank have a geometric mean of 1, numbers counted, before they are limited to 1/4 … 4.
+
+    Args:
+        rms: of each kind of vector (u, v), (projections, r) root mean squares of the numbers; 0: not sent.
+        gradient: of each kind, (projections, r) mean squared gradients; 0: unknown, the factor is 1.
+        numbers: of each kind, (projections,) length of its vectors.
+
+    Returns:
+        Of each kind, (projections, r, r) float64: [m, rank - 1, k].
+    """
+    known = [(r > 0) & (g > 0) for r, g in zip(rms, gradient, strict=True)]
+    strengths = [
+        np.log2(r, where=k, out=np.zeros(r.shape)) + np.log2(g, where=k, out=np.zeros(r.shape)) / 2
+        for r, g, k in zip(rms, gradient, known, strict=True)
+    ]
+    count = sum(np.cumsum((k * n[:, None]).sum(axis=0)) for k, n in zip(known, numbers, strict=True))  # (r,)
+    total = sum(np.cumsum((s * n[:, None]).sum(axis=0)) for s, n in zip(strengths, numbers, strict=True))
+    mean = total / np.maximum(count, 1)
+    return [
+        np.where(k[:, None, :], _limited(mean[None, :, None] - s[:, None, :]), 1.0)
+        for s, k in zip(strengths, known, strict=True)
+    ]
+
+
+def _limited(exponents: np.ndarray) -> np.ndarray:
     limit = np.log2(_LARGEST_RATIO)
-    return np.exp2(np.clip(WATER_FILLING * (mean[:, None] - strength), -limit, limit))
+    return np.exp2(np.clip(exponents, -limit, limit))
 
 
 def head_rms(schema: Schema, head: np.ndarray) -> np.ndarray:

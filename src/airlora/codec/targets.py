@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from airlora.codec.allocation import Allocation
+from airlora.codec.compensation import Rounding, compensate
 from airlora.codec.costs import Costs
-from airlora.codec.edge import flatten_head
+from airlora.codec.edge import EdgeState, flatten_head
 from airlora.codec.parts import HEAD, Part, U, V
-from airlora.codec.steps import STEP_PER_RMS, head_rms, relative_steps, step_index
+from airlora.codec.steps import STEP_PER_RMS, head_rms, step_index
+from airlora.curvature import Curvature
 from airlora.factors import Factors
 
 
@@ -20,10 +22,19 @@ class Targets:
     Args:
         factors: the cloud's.
         allocation: rank and bits.
-        costs: of these factors, for their root mean squares.
+        costs: of these factors on this edge, for the root mean squares.
+        edge: what the edge holds.
+        curvature: at these factors; None places errors without regard to the inputs.
     """
 
-    def __init__(self, factors: Factors, allocation: Allocation, costs: Costs) -> None:
+    def __init__(
+        self,
+        factors: Factors,
+        allocation: Allocation,
+        costs: Costs,
+        edge: EdgeState,
+        curvature: Curvature | None = None,
+    ) -> None:
         self._head = flatten_head(factors.schema, factors.head)
         self._head_ends = np.cumsum([tensor.size for tensor in factors.schema.head], dtype=np.int64).tolist()
         of_tensors = head_rms(factors.schema, self._head)
@@ -33,15 +44,40 @@ class Targets:
         self._v = [np.ascontiguousarray(v, np.float32) for v in factors.v]  # (r, d_in) each
         self._steps: list[dict[str, np.ndarray]] = []  # of each projection: by side, (rank,)
         self._exact: list[np.ndarray] = []  # of each projection: (rank,)
+        relative = costs.relative_steps
         for index, (rank, bits) in enumerate(zip(allocation.ranks.tolist(), allocation.bits, strict=True)):
             u, v = costs.rms_u[index, :rank], costs.rms_v[index, :rank]
             each = np.ndim(bits) == 1
             widths = np.asarray(bits[:rank]) if each else np.full(rank, bits)
-            relative = np.ones(rank) if each or not rank else relative_steps(u, v)[-1]
-            relative = relative * np.array([STEP_PER_RMS.get(width, 1.0) for width in widths.tolist()])
-            steps = {U: step_index(u * relative), V: step_index(v * relative)}
+            nominal = np.array([STEP_PER_RMS.get(width, 1.0) for width in widths.tolist()])
+            relative_u, relative_v = (
+                (np.ones(rank), np.ones(rank)) if each or not rank else (f[index, rank - 1, :rank] for f in relative)
+            )
+            steps = {U: step_index(u * relative_u * nominal), V: step_index(v * relative_v * nominal)}
             self._steps.append({side: np.where(widths == 0, -1, index) for side, index in steps.items()})
             self._exact.append(widths == 16)
+        if curvature is not None:
+            self._compensate(edge, curvature)
+
+    def _compensate(self, edge: EdgeState, curvature: Curvature) -> None:
+        """Move the targets of u to where their rounding errors matter least; what is sent exactly stays."""
+        chosen = [index for index, exact in enumerate(self._exact) if len(exact) and not exact.any()]
+        roundings = []
+        for index in chosen:
+            rank = len(self._exact[index])
+            roundings.append(
+                Rounding(
+                    u=self._u[index][:rank],
+                    v=self._v[index][:rank],
+                    held_u=edge.u[index].T[:rank],
+                    held_v=edge.v[index][:rank],
+                    step_u=self._steps[index][U],
+                    step_v=self._steps[index][V],
+                    inputs=curvature.inputs[index],
+                )
+            )
+        for index, target in zip(chosen, compensate(roundings), strict=True):
+            self._u[index] = target
 
     def of(self, parts: Sequence[Part]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(values (n,), steps (vectors,), exact (vectors,)) of some parts, as ``write_numbers`` wants them."""

@@ -15,6 +15,7 @@ from airlora.codec.edge import EdgeState
 from airlora.codec.files import read_tensors, write_tensors
 from airlora.codec.plan import plan
 from airlora.codec.targets import Targets
+from airlora.curvature import Curvature
 from airlora.errors import CompatibilityError, StoreError, TrainingError
 from airlora.factors import Factors, Schema
 
@@ -84,6 +85,7 @@ def encode(
     allocation: Allocation,
     round_index: int,
     measure: Measure | None = None,
+    curvature: Curvature | None = None,
 ) -> Update:
     """Encode what the allocation asks for. Pure: equal arguments give equal bytes, and nothing is changed.
 
@@ -103,6 +105,7 @@ def encode(
         allocation: a valid one (see ``codec.project``).
         round_index: not below the edge's newest round, below 2^32.
         measure: loss of a state's model in nats, lower is better, on validation data.
+        curvature: at these factors: steps and rounding errors are placed where the loss feels them least.
 
     Raises:
         CompatibilityError: factors, edge and allocation are not of one schema.
@@ -110,19 +113,29 @@ def encode(
         ValueError: the allocation or the round cannot be sent.
     """
     schema = edge.schema
-    _check(schema, factors, edge, allocation, round_index)
-    costs = Costs.measure(factors, edge)
+    _check(schema, factors, edge, allocation, round_index, curvature)
+    costs = Costs.measure(factors, edge, curvature)
     _check_finite(costs, factors)
-    choice = LayerChoice(Targets(factors, allocation, costs), edge, round_index, measure, allocation.budget_bytes)
+    targets = Targets(factors, allocation, costs, edge, curvature)
+    choice = LayerChoice(targets, edge, round_index, measure, allocation.budget_bytes)
     for pieces in plan(schema, allocation, costs):
         choice.add_class(pieces)
     choice.activate_best()
     return Update(choice.layers, edge.id, schema.id, round_index, allocation)
 
 
-def _check(schema: Schema, factors: Factors, edge: EdgeState, allocation: Allocation, round_index: int) -> None:
+def _check(
+    schema: Schema,
+    factors: Factors,
+    edge: EdgeState,
+    allocation: Allocation,
+    round_index: int,
+    curvature: Curvature | None,
+) -> None:
     if factors.schema.id != schema.id:
         raise CompatibilityError(f"factors of schema {factors.schema.id} for an edge of schema {schema.id}")
+    if curvature is not None and curvature.schema.id != schema.id:
+        raise CompatibilityError(f"curvature of schema {curvature.schema.id} for an edge of schema {schema.id}")
     if not max(edge.round, 0) <= round_index <= _LAST_ROUND:
         raise ValueError(
             f"round {round_index} must be in {max(edge.round, 0)}…{_LAST_ROUND}: the edge has {edge.round}"

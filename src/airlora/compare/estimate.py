@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from airlora.compare.plan import POLICIES_UNIT, Unit, slug
+from airlora.compare.plan import Unit, slug
 from airlora.compare.worker import waiting_arms
 from airlora.config import RunConfig
 from airlora.job import build_job
@@ -54,15 +54,15 @@ def unit_seconds(unit: Unit, out: Path, times: JobTimes) -> float:
     config = waiting[0].config
     steps = config.rounds * config.steps_per_round
     seconds = _STARTING_S
-    if not (out / unit.recordings / "references.json").exists():
-        seconds += (steps * times.pass_s / 2 + 2 * times.test_s) if unit.training == POLICIES_UNIT else 0.0
-    if unit.training == POLICIES_UNIT:
-        recordings = {arm.config.policy.partition(":")[0] == "adalora" for arm in waiting}
-        missing = len(recordings) - any((out / unit.recordings).glob("*/complete.json"))
-        seconds += max(0, missing) * (steps * times.step_s + config.rounds * times.validation_s + times.test_s)
-        return seconds + len(waiting) * (config.rounds * times.validation_s + times.test_s)
     peer = waiting[0].peer
-    if peer is not None and not (out / unit.recordings / slug(unit.training) / "complete.json").exists():
+    if peer is None:
+        if not (out / unit.recordings / "references.json").exists():
+            seconds += steps * times.pass_s / 2 + 2 * times.test_s
+        if not any((out / unit.recordings).glob(f"{unit.training}*/complete.json")):
+            step_s = times.step_s if unit.training == "nested" else times.pass_s
+            seconds += steps * step_s + config.rounds * times.validation_s + times.test_s
+        return seconds + len(waiting) * (config.rounds * times.validation_s + times.test_s)
+    if not (out / unit.recordings / slug(unit.training) / "complete.json").exists():
         trained = steps * peer.steps * times.pass_s * peer.step_cost
         seconds += trained + 2 * config.rounds * times.validation_s + 2 * times.test_s
     return seconds

@@ -11,13 +11,13 @@ from typing import Literal
 from airlora.compare.peers import Peer
 from airlora.config import RunConfig
 from airlora.errors import InputError
+from airlora.policy import make_policy
 
 ArmKind = Literal["policy", "peer"]
 
 Rates = dict[str, dict[str, dict[str, float]]]
-"""Tuned learning rates: job -> ``nested``, or a peer's ``tuning_key`` -> ``lr`` and ``head`` (its ratio)."""
-
-POLICIES_UNIT = "policies"
+"""Tuned learning rates: job -> a policy's ``training_key`` (``nested``, ``fixed-8``) or a peer's ``tuning_key`` ->
+``lr`` and ``head`` (its ratio)."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Unit:
     """Arms of one job and seed that one process runs, because one training serves them all.
 
     Attributes:
-        training: ``policies``, or the key of the peer that is trained.
+        training: ``training_key`` of the policies, or of the peer.
     """
 
     job: str
@@ -94,29 +94,27 @@ class Comparison:
             raise InputError("a comparison needs at least one of: policies, peers")
 
     def units(self) -> Iterator[Unit]:
-        """One unit for the policies and one for every training of a peer, for each job and seed."""
+        """One unit for every training of policies or of a peer, for each job and seed."""
         for seed in self.seeds:
             for job, given in self.jobs.items():
-                config = self._rated(job, replace(given, seed=seed))
-                if self.policies:
-                    arms = [
-                        Arm(job, link, name, replace(config, link=spec, policy=policy))
-                        for link, spec in self.links.items()
-                        for name, policy in self.policies.items()
-                    ]
-                    yield Unit(job, seed, POLICIES_UNIT, tuple(arms))
+                config = replace(given, seed=seed)
                 trainings: dict[str, list[Arm]] = {}
+                for link, spec in self.links.items():
+                    for name, policy in self.policies.items():
+                        key = make_policy(policy, seed).training_key
+                        rated = self._rated(job, key, replace(config, link=spec, policy=policy))
+                        trainings.setdefault(key, []).append(Arm(job, link, name, rated))
                 for name, peer in self.peers.items():
-                    rated = peer.rated(self.rates.get(job, {}))
-                    trainings.setdefault(rated.training_key, []).extend(
-                        Arm(job, link, name, replace(config, link=spec, policy=rated.spec), rated)
+                    tuned = peer.rated(self.rates.get(job, {}))
+                    trainings.setdefault(tuned.training_key, []).extend(
+                        Arm(job, link, name, replace(config, link=spec, policy=tuned.spec), tuned)
                         for link, spec in self.links.items()
                     )
                 for key, arms in trainings.items():
                     yield Unit(job, seed, key, tuple(arms))
 
-    def _rated(self, job: str, config: RunConfig) -> RunConfig:
-        tuned = self.rates.get(job, {}).get("nested")
+    def _rated(self, job: str, training_key: str, config: RunConfig) -> RunConfig:
+        tuned = self.rates.get(job, {}).get(training_key)
         return replace(config, lr=tuned["lr"]) if tuned and config.lr is None else config
 
 

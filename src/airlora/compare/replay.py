@@ -14,6 +14,7 @@ from typing import Any
 from airlora.compare.peer_training import load_round, record_peer, test_quality
 from airlora.compare.plan import Arm, Unit, slug
 from airlora.config import RunConfig
+from airlora.factors import Schema
 from airlora.job import build_job, resolve_policy
 from airlora.link import Link, make_link
 from airlora.play import Play, Quality, finite_or_none, train_head_only
@@ -86,14 +87,23 @@ class Bench:
         return self.out / self.unit.recordings
 
     def measuring(self, policy: Policy) -> Quality:
-        """Measures edges of a policy's kind of training; its job is never trained.
+        """Measures edges of a policy's training; its job is never trained.
 
-        The form that is trained decides where the edge starts, so there is one job for each.
+        What is trained decides where the edge starts, so there is one job for each.
+
+        Args:
+            policy: its rank resolved.
         """
-        if policy.training not in self._measuring:
+        key = policy.training_key
+        if key not in self._measuring:
             job = build_job(self.config, policy, make_link(self.config.link, self.unit.seed))
-            self._measuring[policy.training] = Quality(job, self.config.validation_limit, self.config.test_limit)
-        return self._measuring[policy.training]
+            self._measuring[key] = Quality(job, self.config.validation_limit, self.config.test_limit)
+        return self._measuring[key]
+
+    @cached_property
+    def schema(self) -> Schema:
+        """Of the job at its largest rank, for policies that choose theirs by it."""
+        return self.measuring(make_policy("fit", self.unit.seed)).job.adapter.schema
 
     @cached_property
     def references(self) -> dict[str, Any]:
@@ -123,10 +133,10 @@ class _PolicyReplay:
         self._config = config
         self.link = make_link(config.link, config.seed)
         policy = make_policy(config.policy, config.seed)
+        policy = resolve_policy(policy, self.link, bench.schema, config)
         self._quality = bench.measuring(policy)
         job = self._quality.job
         schema = job.adapter.schema
-        policy = resolve_policy(policy, self.link, schema, config)
         recording = _record_policy(bench, arm, policy, self.link)
         self._trained = json.loads((recording / "complete.json").read_text(encoding="utf-8"))
         self._play = Play(config, job, self.link, policy, RecordedCloud(recording, schema), self._quality)
@@ -214,8 +224,7 @@ class _PeerReplay:
 
 def _record_policy(bench: Bench, arm: Arm, policy: Policy, link: Link) -> Path:
     """The folder of the trajectory that this policy needs, made if it is not there."""
-    rank = getattr(policy, "rank", None) if policy.training == "adalora" else None
-    folder = bench.recordings / (policy.training if rank is None else f"{policy.training}-{rank}")
+    folder = bench.recordings / policy.training_key
     if (folder / "complete.json").exists():
         return folder
     config = arm.config

@@ -74,7 +74,7 @@ class _Measurement:
         held = [
             self._edge(rounds[version - 1].factors) if version else self.initial for version in range(len(rounds) + 1)
         ]
-        costs = [[Costs.measure(current.factors, edge) for edge in held] for current in rounds]
+        costs = [[Costs.measure(current.factors, edge, current.curvature) for edge in held] for current in rounds]
         received = [[self._received(current, bits) for bits in MEASURED_BITS] for current in rounds]
 
         def gain(value: float) -> float:
@@ -100,6 +100,8 @@ class _Measurement:
             energy=np.stack([current.energy for current in rounds]),
             rms_u=np.stack([row[0].rms_u for row in costs]),
             rms_v=np.stack([row[0].rms_v for row in costs]),
+            gradient_u=np.array([row[0].gradient_u for row in costs]),
+            gradient_v=np.array([row[0].gradient_v for row in costs]),
             change_u=np.array([[cost.change_u for cost in row] for row in costs]),
             change_v=np.array([[cost.change_v for cost in row] for row in costs]),
             head_bytes=np.array([[cost.head for cost in row] for row in costs]),
@@ -120,7 +122,7 @@ class _Measurement:
         widths = np.full(count, bits)
         allocation = Allocation(self.schema.r_max, widths, bits if self.schema.head else 0, float("inf"))
         edge = self.initial
-        for layer in encode(current.factors, edge, allocation, 0).layers:
+        for layer in encode(current.factors, edge, allocation, 0, None, current.curvature).layers:
             edge = edge.apply(layer)
         return edge.factors()
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from airlora.codec import BITS, Costs
 from airlora.codec.files import read_tensors, write_tensors
-from airlora.codec.steps import STEP_PER_RMS, relative_steps
+from airlora.codec.steps import STEP_PER_RMS
 from airlora.errors import StoreError
 from airlora.factors import Schema
 from airlora.workload.text import TextStatistics
@@ -40,7 +40,7 @@ class JobTable:
         text: (T, 4) the ``TextStatistics`` of each round.
         cloud_gain: (T,) of the whole adapter after each round.
         sensitivity, energy: (T, M, K), see ``policy.Observation``.
-        rms_u, rms_v: (T, M, K) see ``codec.Costs``, of version t + 1.
+        rms_u, rms_v, gradient_u, gradient_v: (T, M, K) see ``codec.Costs``, of version t + 1.
         change_u, change_v: (T, T + 1, M, K) the same, from version s to version t + 1.
         head_bytes: (T, T + 1, len(BITS)) bytes of the head, from version s to version t + 1.
         gain: (T + 1, B + 1, len(MEASURED_BITS)) of every version cut to rank 0 and to each prefix, at each bits.
@@ -60,6 +60,8 @@ class JobTable:
     energy: np.ndarray
     rms_u: np.ndarray
     rms_v: np.ndarray
+    gradient_u: np.ndarray
+    gradient_v: np.ndarray
     change_u: np.ndarray
     change_v: np.ndarray
     head_bytes: np.ndarray
@@ -103,14 +105,10 @@ class JobTable:
         return self.gain[:, 0, :]
 
     @cached_property
-    def relative_steps(self) -> np.ndarray:
-        """(T, M, K, K) see ``policy.stream_costs.CostGrid``."""
-        return np.stack(
-            [
-                [relative_steps(u, v) for u, v in zip(us, vs, strict=True)]
-                for us, vs in zip(self.rms_u, self.rms_v, strict=True)
-            ]
-        )
+    def relative_steps(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """``Costs.relative_steps`` of each round."""
+        nothing = np.zeros(self.rms_u.shape[1:], np.int64)
+        return [self.costs(index, nothing, nothing, 0).relative_steps for index in range(self.rounds)]
 
     @cached_property
     def disagreement(self) -> np.ndarray:
@@ -146,6 +144,8 @@ class JobTable:
             self.rms_u[round_index],
             self.rms_v[round_index],
             self.head_bytes[round_index, head_version],
+            self.gradient_u[round_index],
+            self.gradient_v[round_index],
         )
 
     def save(self, folder: Path) -> None:

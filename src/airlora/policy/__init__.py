@@ -6,12 +6,13 @@ from typing import Any
 from airlora.plugins import registry_for
 from airlora.policy.base import Observation, Policy, Training
 from airlora.policy.learned import AirLlm, Ppo
-from airlora.policy.rules import AdaLora, Fit, Flood, Greedy, Random, Uniform
+from airlora.policy.rules import AdaLora, Fit, Fixed, Flood, Greedy, Random, Uniform
 from airlora.spec import build
 
 POLICIES: dict[str, type] = {
     "uniform": Uniform,
     "fit": Fit,
+    "fixed": Fixed,
     "flood": Flood,
     "random": Random,
     "greedy": Greedy,
@@ -38,6 +39,7 @@ __all__ = [
     "AdaLora",
     "AirLlm",
     "Fit",
+    "Fixed",
     "Flood",
     "Greedy",
     "Observation",

@@ -14,7 +14,7 @@ from airlora.factors import Schema
 from airlora.link.base import LinkState
 from airlora.workload.text import TextStatistics
 
-Training = Literal["nested", "adalora"]
+Training = Literal["nested", "fixed", "adalora"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +62,16 @@ class Policy(ABC):
     """Decides, each round, what to send.
 
     Attributes:
-        training: how the cloud trains for this policy: ``nested``, the fixed mixture of prefixes, or
-            ``adalora``, pruning by importance.
+        training: how the cloud trains for this policy: ``nested``, the fixed mixture of prefixes; ``fixed``, one rank
+            alone; or ``adalora``, pruning by importance.
     """
 
     training: ClassVar[Training] = "nested"
+
+    @property
+    def training_key(self) -> str:
+        """Policies of one key share one training of a job."""
+        return self.training
 
     @abstractmethod
     def decide(self, observation: Observation) -> Allocation:

@@ -19,6 +19,15 @@ def _check_bits(bits: int) -> None:
         raise ValueError(f"bits={bits}; allowed: {', '.join(map(str, BITS))}")
 
 
+def _check_margin(margin: float) -> None:
+    if not 0 < margin < math.inf:
+        raise ValueError(f"margin={margin} must be finite and above 0")
+
+
+def _ranked_key(training: str, rank: int | None) -> str:
+    return training if rank is None else f"{training}-{rank}"
+
+
 def _uniform(observation: Observation, rank: int, bits: int, budget_bytes: float) -> Allocation:
     ranks = np.minimum(rank, observation.trained_ranks)
     return Allocation(ranks, np.full(len(ranks), bits), bits if observation.schema.head else 0, budget_bytes)
@@ -55,8 +64,7 @@ class Fit(Policy):
 
     def __post_init__(self) -> None:
         _check_bits(self.bits)
-        if not 0 < self.margin < math.inf:
-            raise ValueError(f"margin={self.margin} must be finite and above 0")
+        _check_margin(self.margin)
 
     def decide(self, observation: Observation) -> Allocation:
         """The largest rank that fits; everything while the rate is unknown."""
@@ -65,6 +73,40 @@ class Fit(Policy):
         rank = largest_uniform_rank(observation.costs, budget, self.bits, head_bits)
         # Not even rank 1 fits: send what does, so that the edge is refreshed piece by piece.
         return _uniform(observation, max(rank, 1), self.bits, budget)
+
+
+@dataclass(frozen=True)
+class Fixed(Policy):
+    """One rank, trained alone and sent each round: what is not nested pays off where the link is steady.
+
+    Attributes:
+        rank: of every projection; None takes the largest uniform rank that fits the budget estimated before the first
+            round.
+        bits: bits per number.
+        margin: fraction of the estimated budget that may be used.
+    """
+
+    training: ClassVar[Training] = "fixed"
+
+    rank: int | None = None
+    bits: int = 4
+    margin: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_bits(self.bits)
+        _check_margin(self.margin)
+        if self.rank is not None and self.rank < 1:
+            raise ValueError(f"rank={self.rank} must be at least 1")
+
+    @property
+    def training_key(self) -> str:
+        """One for each rank."""
+        return _ranked_key(self.training, self.rank)
+
+    def decide(self, observation: Observation) -> Allocation:
+        """All that is trained; the codec sends what the budget carries, what the edge has longest first."""
+        rank = int(observation.trained_ranks.max())
+        return _uniform(observation, rank, self.bits, observation.budget_bytes * self.margin)
 
 
 @dataclass(frozen=True)
@@ -208,6 +250,11 @@ class AdaLora(Policy):
             raise ValueError(f"initial={self.initial} and interval={self.interval} must be finite and at least 1")
         if not (self.warmup >= 0 and self.final >= 0 and self.warmup + self.final < 1):
             raise ValueError(f"warmup={self.warmup} and final={self.final} must be ≥ 0 and sum to less than 1")
+
+    @property
+    def training_key(self) -> str:
+        """One for each mean rank."""
+        return _ranked_key(self.training, self.rank)
 
     def decide(self, observation: Observation) -> Allocation:
         """All that training kept, up to the estimated budget."""

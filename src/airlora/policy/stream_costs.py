@@ -10,7 +10,6 @@ import numpy as np
 from airlora.codec import BITS, Costs
 from airlora.codec.costs import SIDE_BITS, bits_per_number
 from airlora.codec.layers import FRAME_BYTES
-from airlora.codec.steps import relative_steps
 
 WIDTHS = (2, 3, 4, 6, 8)
 """Bits that a learned policy chooses from: 16 costs twice as much as 8 and gains nothing."""
@@ -24,21 +23,24 @@ class CostGrid:
 
     Attributes:
         costs: of the round.
-        relative: (M, K, K) ``relative_steps`` of every projection, if they are known already.
+        relative: ``costs.relative_steps``, if they are known already.
     """
 
     costs: Costs
-    relative: np.ndarray | None = None
+    relative: tuple[np.ndarray, np.ndarray] | None = None
     _known: dict[bytes, np.ndarray] = field(default_factory=dict)
 
     @cached_property
     def _ratios(self) -> tuple[np.ndarray, np.ndarray]:
         """(M, pairs) relative change of u and of v over relative step, for pairs (rank - 1, component < rank)."""
         costs = self.costs
-        relative = all_relative_steps(costs) if self.relative is None else self.relative
+        relative = costs.relative_steps if self.relative is None else self.relative
         rows, columns = self._pairs
         both = ((costs.change_u, costs.rms_u), (costs.change_v, costs.rms_v))
-        u, v = ((change / np.maximum(own, 1e-300))[:, columns] / relative[:, rows, columns] for change, own in both)
+        u, v = (
+            (change / np.maximum(own, 1e-300))[:, columns] / factor[:, rows, columns]
+            for factor, (change, own) in zip(relative, both, strict=True)
+        )
         return u, v
 
     @cached_property
@@ -89,8 +91,3 @@ class CostGrid:
     def framed(self, size: np.ndarray) -> np.ndarray:
         """Bytes with frames, of updates of these sizes."""
         return size * _OVERHEAD + len(self.costs.schema.prefixes) * (FRAME_BYTES + 6)
-
-
-def all_relative_steps(costs: Costs) -> np.ndarray:
-    """(M, K, K) ``relative_steps`` of every projection."""
-    return np.stack([relative_steps(u, v) for u, v in zip(costs.rms_u, costs.rms_v, strict=True)])

@@ -57,7 +57,7 @@ class View:
     observation: Observation
     airtime_weight: float
 
-    relative: np.ndarray | None = None
+    relative: tuple[np.ndarray, np.ndarray] | None = None
 
     @cached_property
     def grid(self) -> CostGrid:

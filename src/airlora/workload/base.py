@@ -66,8 +66,11 @@ class Workload(ABC):
         """Quality on a split (or on ``limit`` of its rows, always the same ones) of the model as it is now."""
 
     @abstractmethod
-    def validation_loss(self, limit: int) -> float:
-        """Mean loss in nats on ``limit`` rows of the validation split, always the same: smooth where accuracy jumps."""
+    def validation_objective(self, limit: int) -> float:
+        """What no update may make worse, on ``limit`` rows of the validation split, always the same; lower is better.
+
+        0.01 is a hundredth of a nat of language modelling, or a point of accuracy.
+        """
 
 
 def epoch_order(seed: int, epoch: int, rows: int) -> np.ndarray:

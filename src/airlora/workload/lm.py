@@ -100,6 +100,6 @@ class LanguageModelWorkload(Workload):
             count += batch.targets.numel()
         return total / count
 
-    def validation_loss(self, limit: int) -> float:
+    def validation_objective(self, limit: int) -> float:
         """Mean NLL a token over ``limit`` windows of the validation split."""
         return self.evaluate("validation", limit)
