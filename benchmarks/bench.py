@@ -29,7 +29,9 @@ from rich.console import Console
 from rich.table import Table
 
 from airlora.adapter import NestedAdam, NestedAdapter, NestedStrategy, PrefixMixture, Trainer, find_targets
+from airlora.adapter.curvature import SAMPLES
 from airlora.codec import BITS, Allocation, EdgeState, encode
+from airlora.curvature import Curvature
 from airlora.factors import Factors, Projection, Schema
 from airlora.workload.base import Batch
 from airlora.workload.classify import ClassificationWorkload
@@ -56,10 +58,11 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Throughput:
-    """Codec speed in MB/s of the numbers as float32."""
+    """Codec speed in MB/s of the numbers as float32; ``curved``: encoding with curvature."""
 
     bits: int
     encode_mb_s: float
+    curved_mb_s: float
     decode_mb_s: float
     size_bytes: int
 
@@ -194,6 +197,9 @@ def bench_codec(repeats: int) -> list[Throughput]:
     )
     edge = EdgeState.initial(schema, {})
     megabytes = 4 * schema.size / 1e6
+    gradients = np.ones((2, len(schema.projections), MAX_RANK), np.float32)
+    inputs = tuple(rng.normal(size=(SAMPLES, p.d_in)).astype(np.float32) for p in schema.projections)
+    curvature = Curvature(schema, *gradients, inputs)
     rows = []
     for bits in BITS:
         allocation = Allocation(schema.r_max, np.full(len(schema.r_max), bits), 0, float("inf"))
@@ -206,7 +212,8 @@ def bench_codec(repeats: int) -> list[Throughput]:
 
         encode_s = [cpu_s(lambda a=allocation: encode(factors, edge, a, 0)) for _ in range(repeats)]
         decode_s = [cpu_s(decode) for _ in range(repeats)]
-        speeds = (megabytes / statistics.median(times) for times in (encode_s, decode_s))
+        curved_s = [cpu_s(lambda a=allocation: encode(factors, edge, a, 0, None, curvature)) for _ in range(repeats)]
+        speeds = (megabytes / statistics.median(times) for times in (encode_s, curved_s, decode_s))
         rows.append(Throughput(bits, *speeds, size_bytes=update.size_bytes))
     return rows
 
@@ -238,10 +245,10 @@ def main() -> None:
 
     codec = bench_codec(options.repeats)
     table = Table(title="The codec: MiniLM-L6 at rank 16, all new; MB/s of the numbers as float32, CPU time")
-    for column in ("bits", "encode MB/s", "decode MB/s", "update kB"):
+    for column in ("bits", "encode MB/s", "with curvature", "decode MB/s", "update kB"):
         table.add_column(column, justify="right")
     for speed in codec:
-        cells = (speed.encode_mb_s, speed.decode_mb_s, speed.size_bytes / 1e3)
+        cells = (speed.encode_mb_s, speed.curved_mb_s, speed.decode_mb_s, speed.size_bytes / 1e3)
         table.add_row(str(speed.bits), *(f"{cell:.1f}" for cell in cells))
     console.print(table)
 

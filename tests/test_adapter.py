@@ -15,12 +15,15 @@ from airlora.adapter import (
     NestedStrategy,
     PrefixMixture,
     Sensitivity,
+    Trainer,
     component_energy,
     find_targets,
 )
 from airlora.adapter.adalora import AdaLoraPruner
+from airlora.adapter.curvature import measure_curvature
 from airlora.errors import CompatibilityError, ModelError
 from airlora.factors import Factors
+from airlora.workload.base import Batch, Workload
 
 
 class Block(nn.Module):
@@ -387,3 +390,67 @@ def test_averages_follow_the_iterates_with_a_warm_up():
     factors = adapter.factors(optimizer.averages)
     index = list(adapter.layers).index("blocks.1.down")
     assert np.allclose(factors.u[index], 2 * expected.numpy().T, atol=1e-6)
+
+
+def test_squared_gradients_are_those_of_the_folded_factors():
+    """One step from zero moments: bias corrected, the second moment is the squared gradient; u is s times B."""
+    model, adapter = make(max_rank=3)
+    shake(adapter)
+    optimizer = NestedAdam(adapter, lr=1e-3)
+    adapter.set_ranks([3, 2, 3, 0])
+    model(X).square().sum().backward()
+    optimizer.step()
+    gradient_u, gradient_v = optimizer.squared_gradients()
+    for row, (layer, rank) in enumerate(zip(adapter.layers.values(), [3, 2, 3, 0], strict=True)):
+        for found, parameter, scale in ((gradient_u, layer.left, layer.scale), (gradient_v, layer.right, 1.0)):
+            wanted = torch.zeros(3)
+            if rank:
+                wanted[:rank] = (parameter.grad[:rank] / scale).square().mean(1)
+            np.testing.assert_allclose(found[row], wanted.numpy(), rtol=1e-4)
+
+
+class Rows(Workload):
+    """Whole rows of tokens, some of them padding."""
+
+    def __init__(self, model, inputs, mask):
+        self.model, self._inputs, self._mask = model, inputs, mask
+
+    def batch(self, step):
+        return Batch(
+            {"input_ids": self._inputs[..., 0], "attention_mask": self._mask}, torch.zeros(len(self._mask)), ()
+        )
+
+    def loss(self, batch, rows=slice(None)):
+        return self.model(self._inputs).square().mean()
+
+    def evaluate(self, split, limit=None):
+        raise AssertionError
+
+    def validation_objective(self, limit):
+        raise AssertionError
+
+
+def test_inputs_are_sampled_from_tokens_that_are_no_padding_at_the_factors_given():
+    model, adapter = make(max_rank=2)
+    inputs = torch.randn(3, 5, 6, generator=torch.Generator().manual_seed(2))
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 0, 0, 0, 0]])
+    workload = Rows(model, inputs, mask)
+    batch = workload.batch(0)
+    found = measure_curvature(workload, adapter, NestedAdam(adapter, lr=1e-3), adapter.factors(), batch, seed=0)
+    wanted = inputs[mask.bool()].half().float().numpy()
+    np.testing.assert_array_equal(found.inputs[0], wanted)  # the first projection sees the model's own inputs
+    assert [x.shape for x in found.inputs] == [(9, 6), (9, 10), (9, 6), (9, 10)]
+    shake(adapter)
+    again = measure_curvature(workload, adapter, NestedAdam(adapter, lr=1e-3), adapter.factors(), batch, seed=0)
+    assert not np.array_equal(again.inputs[2], found.inputs[2])  # behind the first block the factors count
+
+
+def test_the_rate_falls_linearly_to_zero_over_the_steps_asked_for():
+    model, adapter = make(max_rank=2)
+    workload = Rows(model, torch.ones(2, 3, 6), torch.ones(2, 3))
+    seen = []
+    optimizer = NestedAdam(adapter, lr=1e-3)
+    trainer = Trainer(workload, adapter, optimizer, NestedStrategy(PrefixMixture((2,), 1, 0)), decay_steps=4)
+    trainer.train(0, 3, lambda *_: seen.append(optimizer.rate_factor))
+    trainer.train(3, 3, lambda *_: seen.append(optimizer.rate_factor))
+    assert seen == [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]

@@ -158,6 +158,10 @@ def test_layers_are_about_4_kb_or_an_eighth_of_a_small_budget() -> None:
     assert np.mean(sizes) > 2500
     sizes = encode(MODEL_FACTORS, blank_edge(MODEL), uniform(MODEL, 2, 4, 4, budget_bytes=4000), 0).layer_bytes
     assert max(sizes) < 512 * 1.15
+    expecting = replace(uniform(MODEL, 16, 4, 4), expected_bytes=4000.0)  # everything, though little of it will arrive
+    sizes = encode(MODEL_FACTORS, blank_edge(MODEL), expecting, 0).layer_bytes
+    assert sum(sizes) > 20_000
+    assert max(sizes[:8]) < 512 * 1.15
 
 
 def test_what_a_round_cannot_carry_comes_first_in_its_class_in_the_next() -> None:

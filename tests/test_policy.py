@@ -89,9 +89,28 @@ def test_flood_offers_everything_without_a_budget() -> None:
     assert allocation.bits.tolist() == [4, 4, 4]
     assert allocation.head_bits == 4
     assert allocation.budget_bytes == INF
+    assert allocation.expected_bytes == pytest.approx(10)  # in layers of a size that can arrive
 
 
-@pytest.mark.parametrize("spec", ["uniform", "flood", "fit", "greedy", "random", "adalora"])
+def test_fixed_sends_the_rank_that_was_trained_within_its_share_of_the_estimate() -> None:
+    """The policy's own rank was resolved before the training; what counts is what was trained."""
+    trained = np.array([3, 3, 2])
+    allocation = decide("fixed:rank=3,bits=3,margin=0.5", observe(budget_bytes=600.0, trained_ranks=trained))
+    assert allocation.ranks.tolist() == [3, 3, 2]
+    assert allocation.bits.tolist() == [3, 3, 3]
+    assert allocation.head_bits == 3
+    assert allocation.budget_bytes == pytest.approx(300)
+
+
+def test_policies_share_a_training_where_they_can() -> None:
+    keys = {spec: make_policy(spec, 0).training_key for spec in (*RULES, "fixed", "fixed:rank=4", "adalora:rank=2")}
+    assert {keys[spec] for spec in RULES if spec != "adalora"} == {"nested"}
+    assert keys["fixed"] == "fixed"
+    assert keys["fixed:rank=4"] == "fixed-4"
+    assert keys["adalora:rank=2"] == "adalora-2"
+
+
+@pytest.mark.parametrize("spec", ["uniform", "flood", "fit", "fixed", "greedy", "random", "adalora"])
 def test_there_are_no_head_bits_without_a_head(spec: str) -> None:
     assert decide(spec, observe(HEADLESS, 5000.0)).head_bits == 0
 
@@ -255,6 +274,8 @@ def test_adalora_sends_what_training_kept() -> None:
         ("fit:margin=inf", "margin=inf"),
         ("fit:margin=nan", "margin=nan"),
         ("random:seed=-1", "seed=-1 must be at least 0"),
+        ("fixed:rank=0", "rank=0 must be at least 1"),
+        ("fixed:margin=0", "margin=0"),
         ("adalora:rank=0", "rank=0 must be at least 1"),
         ("adalora:warmup=0.6,final=0.4", "sum to less than 1"),
         ("adalora:warmup=nan", "warmup=nan"),

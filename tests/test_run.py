@@ -137,7 +137,7 @@ class StopAfter(Listener):
             raise KeyboardInterrupt
 
 
-CASES = [("classify", "fit"), ("classify", "adalora"), ("lm", "fit"), ("lm", "adalora")]
+CASES = [("classify", "fit"), ("classify", "adalora"), ("lm", "fit"), ("lm", "adalora"), ("lm", "fixed:rank=2")]
 
 
 def config_of(task: str, policy: str) -> RunConfig:

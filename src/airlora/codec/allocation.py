@@ -27,29 +27,38 @@ class Allocation:
             one of ``BITS``, or 0 to leave that component as the edge holds it.
         head_bits: one of ``BITS``, or 0 to leave the head out.
         budget_bytes: bytes the update may cost; inf means "until the deadline cuts it off".
+        expected_bytes: what the link is expected to carry of it, where that is less: layers are cut finer for it.
     """
 
     ranks: np.ndarray
     bits: np.ndarray
     head_bits: int
     budget_bytes: float
+    expected_bytes: float = math.inf
+
+    @property
+    def carried_bytes(self) -> float:
+        """What can be counted on: the budget, or what the link is expected to carry of it."""
+        return min(self.budget_bytes, self.expected_bytes)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; a budget of inf is None."""
+        """Plain data; a budget of inf is None, and no expectation is left out."""
+        expected = {"expected_bytes": self.expected_bytes} if math.isfinite(self.expected_bytes) else {}
         return {
             "ranks": self.ranks.tolist(),
             "bits": self.bits.tolist(),
             "head_bits": self.head_bits,
             "budget_bytes": self.budget_bytes if math.isfinite(self.budget_bytes) else None,
+            **expected,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Allocation:
         """The inverse of ``to_json``."""
-        budget = data["budget_bytes"]
+        limits = (data["budget_bytes"], data.get("expected_bytes"))
         return cls(
             np.array(data["ranks"], np.int64),
             np.array(data["bits"], np.int64),
             int(data["head_bits"]),
-            math.inf if budget is None else float(budget),
+            *(math.inf if limit is None else float(limit) for limit in limits),
         )

@@ -76,6 +76,7 @@ def _validate(allocation: Allocation, schema: Schema, budget_bytes: float) -> Al
             f" {schema.prefixes[-1]} components; use a policy that was made for this model"
         )
     budgets = [float(budget) for budget in (allocation.budget_bytes, budget_bytes) if not math.isnan(budget)]
+    expected = math.inf if math.isnan(allocation.expected_bytes) else max(float(allocation.expected_bytes), 0.0)
     head_bits = float(allocation.head_bits)
     widths = _next_allowed(bits)
     return Allocation(
@@ -83,6 +84,7 @@ def _validate(allocation: Allocation, schema: Schema, budget_bytes: float) -> Al
         bits=np.where(bits > 0, widths, 0) if bits.ndim == 2 else widths,
         head_bits=int(_next_allowed(np.array([head_bits]))[0]) if head_bits > 0 else 0,
         budget_bytes=max(min(budgets, default=math.inf), 0.0),
+        expected_bytes=expected,
     )
 
 

@@ -171,13 +171,13 @@ class Costs:
             else:
                 total += float(self.projection_bytes(bits)[index, rank])
         classes += sum(prefix <= allocation.ranks.max(initial=0) for prefix in (1, *self.schema.prefixes[:-1]))
-        layers = max(total / layer_room(allocation.budget_bytes), classes)
+        layers = max(total / layer_room(allocation.carried_bytes), classes)
         return total + layers * (FRAME_BYTES + 6)
 
 
-def layer_room(budget_bytes: float) -> float:
-    """Bytes that a layer's body should have."""
-    return min(LAYER_BYTES, max(budget_bytes / 8, SMALL_LAYER_BYTES)) - FRAME_BYTES
+def layer_room(carried_bytes: float) -> float:
+    """Bytes that a layer's body should have, of an update of which the link carries this much."""
+    return min(LAYER_BYTES, max(carried_bytes / 8, SMALL_LAYER_BYTES)) - FRAME_BYTES
 
 
 @cache

@@ -15,7 +15,7 @@ from airlora.factors import Schema
 
 def plan(schema: Schema, allocation: Allocation, costs: Costs) -> list[list[Piece]]:
     """The pieces of a whole update by priority class: head and first block, then each later block."""
-    room = min(layer_room(allocation.budget_bytes), max(allocation.budget_bytes - FRAME_BYTES, 1))
+    room = min(layer_room(allocation.carried_bytes), max(allocation.budget_bytes - FRAME_BYTES, 1))
     ranks = allocation.ranks.tolist()
     component_bytes = []  # of each projection, (rank,)
     for index, rank in enumerate(ranks):

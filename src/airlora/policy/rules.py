@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -47,7 +47,8 @@ class Uniform(Policy):
 
     def decide(self, observation: Observation) -> Allocation:
         """Rank and bits as configured."""
-        return _uniform(observation, self.rank, self.bits, float("inf"))
+        allocation = _uniform(observation, self.rank, self.bits, float("inf"))
+        return replace(allocation, expected_bytes=observation.budget_bytes)
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,9 @@ class Flood(Policy):
         _check_bits(self.bits)
 
     def decide(self, observation: Observation) -> Allocation:
-        """All components."""
-        return _uniform(observation, int(observation.schema.r_max.max()), self.bits, float("inf"))
+        """All components, in layers that are small enough for some to arrive."""
+        allocation = _uniform(observation, int(observation.schema.r_max.max()), self.bits, float("inf"))
+        return replace(allocation, expected_bytes=observation.budget_bytes)
 
 
 @dataclass(frozen=True)
