@@ -230,8 +230,10 @@ def test_over_one_link_a_family_is_the_curve(tmp_path):
     write_comparison(tmp_path, {"open": "awgn:snr_db=60"})
     write_parquet(tmp_path)
     rates = read_findings(tmp_path).rates.set_index(["curve", "other"])
-    assert rates.loc[("uniform", "peft-lora")]["mean"] == pytest.approx(-0.75)
-    assert rates.loc[("peft-lora:steps=3", "peft-lora")]["mean"] == pytest.approx(1.0)
+    assert rates.loc[("uniform", "peft-lora:file=fp16")]["mean"] == pytest.approx(-0.75)
+    assert rates.loc[("peft-lora:file=fp16,steps=3", "peft-lora:file=fp16")]["mean"] == pytest.approx(1.0)
+    # The best of all peers is the cheaper of the two at every quality.
+    assert rates.loc[("uniform", "peft:file=fp16")]["mean"] == pytest.approx(-0.75)
 
 
 def test_reports_are_the_same_when_written_again(tmp_path):

@@ -143,8 +143,9 @@ def rate_rows(found: Findings, job: str) -> list[list[str]]:
     if rates.empty:
         return []
     rates = rates[rates["job"] == job]
-    reference = found.reference if found.reference in set(rates["other"]) else tables.family(found.reference)
-    if reference in set(rates["other"]):
+    candidates = (found.reference, tables.all_peers("fp16"), tables.family(found.reference))
+    reference = next((name for name in candidates if name in set(rates["other"])), None)
+    if reference:
         rates = rates[rates["other"] == reference]
     metric = str(found.means.loc[found.means["job"] == job, "metric"].iloc[0])
     rows = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -230,21 +231,43 @@ def reference_arm(arms: pd.DataFrame) -> str:
     return str(([name for name in REFERENCES if name in names] or policies or names)[0])
 
 
-_SIZE_KEYS = ("rank", "bits", "file", "divide")
+_SIZE_KEYS = ("rank", "bits", "divide")
+_ALL_PEERS = "peft"
 
 
 def family(arm: str) -> str:
     """An arm's SPEC without the keys that only set its size: ``uniform:rank=4,bits=3`` is of family ``uniform``."""
+    return _without(arm, *_SIZE_KEYS, "file")
+
+
+def all_peers(file: str) -> str:
+    """Name of the curve of the best that any peer reaches with a kind of file."""
+    return f"{_ALL_PEERS}:file={file}"
+
+
+def _without(arm: str, *left_out: str) -> str:
     name, colon, keys = arm.partition(":")
-    kept = [part for part in keys.split(",") if part.partition("=")[0] not in _SIZE_KEYS]
+    kept = [part for part in keys.split(",") if part.partition("=")[0] not in left_out]
     return name + colon + ",".join(kept) if colon and kept else name
+
+
+def _curves(group: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the curve that each is a point of: over one link a family and kind of file, and all peers together."""
+    if group["link"].nunique() > 1:
+        return group.assign(curve=group["arm"])
+    each = group.assign(curve=[_without(arm, *_SIZE_KEYS) for arm in group["arm"]])
+    peers = group[group["arm_kind"] == "peer"]
+    files = [re.search(r"file=([^,]+)", arm) for arm in peers["arm"]]
+    pooled = peers.assign(curve=[all_peers(found[1]) if found else _ALL_PEERS for found in files])
+    return pd.concat([each, pooled]) if peers["arm"].map(family).nunique() > 1 else each
 
 
 def rate_differences(arms: pd.DataFrame) -> pd.DataFrame:
     """Bjøntegaard's rate difference of every curve of a job against every other, by seed and over seeds.
 
     A curve's points are total bytes on air and edge quality at the end (test split). Over several links it has
-    one point a link for each arm; over one link it has one point for each arm of a ``family``.
+    one point a link for each arm; over one link it has one point for each arm of a ``family`` (and kind of file), and
+    there is one of all peers together for each kind of file (``all_peers``).
 
     Returns:
         One row a job and ordered pair of curves: ``mean`` and ``worst`` (ratio of rates − 1, geometric mean over
@@ -254,10 +277,8 @@ def rate_differences(arms: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for job, group in arms.groupby("job", sort=False):
-        single = group["link"].nunique() == 1
-        curves = group["arm"].map(family) if single else group["arm"]
         sign = 1.0 if bool(group["higher_is_better"].iloc[0]) else -1.0
-        group = group.assign(curve=curves, gain=sign * group["edge_quality"])
+        group = _curves(group).assign(gain=lambda rows, sign=sign: sign * rows["edge_quality"])
         parts = dict(iter(group.groupby(["curve", "seed"])))
         names = [name for name, part in group.groupby("curve", sort=False) if len(part) > part["seed"].nunique()]
         for first in names:
