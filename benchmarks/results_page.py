@@ -2,9 +2,9 @@
 
     python benchmarks/results_page.py OUT … --docs docs/results.md --readme README.md
 
-Hand-written notes on the comparison in folder NAME are read from docs/notes/NAME.md; docs/notes/introduction.md and
-docs/notes/appendix.md open and close the page. README.md has a table for a comparison NAME where it has the lines
-<!-- results:NAME --> and <!-- /results -->.
+Sections of comparisons that are not named stay as the page has them. Hand-written notes on the comparison in folder
+NAME are read from docs/notes/NAME.md; docs/notes/introduction.md and docs/notes/appendix.md open and close the page.
+README.md has a table for a comparison NAME where it has the lines <!-- results:NAME --> and <!-- /results -->.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.docs:
         notes = options.notes or options.docs.parent / "notes"
-        options.docs.write_text(results_page(options.outs, notes), encoding="utf-8")
+        before = options.docs.read_text(encoding="utf-8") if options.docs.exists() else ""
+        options.docs.write_text(results_page(options.outs, notes, before), encoding="utf-8")
         print(f"wrote {options.docs}")
     if options.readme:
         text = options.readme.read_text(encoding="utf-8")

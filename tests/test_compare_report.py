@@ -335,8 +335,13 @@ def test_the_script_writes_docs_and_readme(out, tmp_path, monkeypatch):
     arguments = [str(out), "--docs", str(tmp_path / "results.md"), "--readme", str(readme)]
     monkeypatch.setattr(sys, "argv", [str(script), *arguments])
     runpy.run_path(str(script), run_name="__main__")
-    assert (tmp_path / "results.md").read_text() == results_page([out])
+    page = results_page([out])
+    assert (tmp_path / "results.md").read_text() == page
     assert "`stories`: nll" in readme.read_text()
+    other = page.replace("## small\n", "## earlier\n", 1)
+    both = results_page([out], before=other)
+    assert [line for line in both.splitlines() if line.startswith("## ")] == ["## earlier", "## small"]
+    assert results_page([out], before=both) == both
 
 
 def test_arms_are_told_apart_by_style():

@@ -182,7 +182,7 @@ class Trainer:
                     " --lr (rounds finished before are kept)"
                 )
             if self.max_gradient_norm is not None:
-                torch.nn.utils.clip_grad_norm_(self.optimizer.averages, self.max_gradient_norm)
+                torch.nn.utils.clip_grad_norm_(self.optimizer.parameters(), self.max_gradient_norm)
             self.strategy.after_backward()
             self.sensitivity.update()
             self.optimizer.rate_factor = max(1 - step / self.decay_steps, 0.0) if self.decay_steps else 1.0

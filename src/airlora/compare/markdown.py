@@ -194,8 +194,11 @@ def seeds_text(found: Findings) -> str:
     return text if len(seeds) >= FEW_SEEDS else f"{text} (fewer than {FEW_SEEDS}: intervals and verdicts are rough)"
 
 
-def results_page(outs: Sequence[Path], notes: Path | None = None) -> str:
+def results_page(outs: Sequence[Path], notes: Path | None = None, before: str = "") -> str:
     """docs/results.md: everything generated from comparisons, with hand-written notes between.
+
+    The page as it was ``before`` keeps the sections of comparisons that are not among ``outs``: they are many hours of
+    work, and no machine has all of their folders.
 
     Notes on the comparison in folder NAME are read from ``notes/NAME.md`` or, beside the folder, from NAME.md;
     ``notes/introduction.md`` and ``notes/appendix.md`` open and close the page. All are optional.
@@ -205,13 +208,17 @@ def results_page(outs: Sequence[Path], notes: Path | None = None) -> str:
     """
     from airlora.compare.results import read_findings
 
-    parts = ["# Results\n", _GENERATED, _note(notes, "introduction")]
+    sections = dict(_SECTION.findall(before))
     for out in outs:
         found = read_findings(out)
-        parts += _comparison(found)
-        parts.append(_note(notes, found.name) or _note(out.resolve().parent, found.name))
-    parts.append(_note(notes, "appendix"))
-    return "\n".join(part for part in parts if part)
+        parts = [*_comparison(found), _note(notes, found.name) or _note(out.resolve().parent, found.name)]
+        sections[found.name] = "\n".join(part for part in parts if part)
+    page = ["# Results\n", _GENERATED, _note(notes, "introduction"), *sections.values(), _note(notes, "appendix")]
+    return "\n".join(part for part in page if part)
+
+
+_SECTION = re.compile(r"^(?=## (\S+)\n)(.*?)(?=\n## |\Z)", re.DOTALL | re.MULTILINE)
+"""(name, text) of the section of a comparison, whose name is a folder's; notes have headings of several words."""
 
 
 _GENERATED = """\
