@@ -43,8 +43,6 @@ P = TypeVar("P", bound=Policy)
 RATE_DECAY = 0.4
 """Component k trains at lr · k^-RATE_DECAY, unless it may be pruned; see LOG.md."""
 
-MAX_GRADIENT_NORM = 1.0
-"""Of the clipping where one rank is trained alone, as the Transformers trainer does it; see LOG.md."""
 LONG_AVERAGE, SHORT_AVERAGE = 0.98, 0.9
 """Weight of the past in the average that is sent: at a constant rate, and at one that falls to zero by itself."""
 
@@ -116,14 +114,7 @@ def build_job(config: RunConfig, policy: Policy, link: Link) -> Job:
     return Job(
         workload=workload,
         adapter=adapter,
-        trainer=Trainer(
-            workload,
-            adapter,
-            optimizer,
-            strategy,
-            decay_steps=steps if linear else None,
-            max_gradient_norm=MAX_GRADIENT_NORM if policy.training == "fixed" else None,
-        ),
+        trainer=Trainer(workload, adapter, optimizer, strategy, decay_steps=steps if linear else None),
         initial_edge=EdgeState.initial(adapter.schema, adapter.head_values()),
         lr=lr,
         transposed=transposed,

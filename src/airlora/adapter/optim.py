@@ -65,7 +65,7 @@ class NestedAdam:
             for layer in adapter.layers.values()
             for parameter in layer.component_parameters()
         }
-        self.averages = {parameter: parameter.detach().clone() for parameter in self.parameters()}
+        self.averages = {parameter: parameter.detach().clone() for parameter in self._parameters()}
         self._average_decay = average_decay
         self._taken = 0
         self.rate_factor = 1.0
@@ -150,8 +150,7 @@ class NestedAdam:
                 found[side, row, : layer.r_max] = mean.numpy()
         return found[0], found[1]
 
-    def parameters(self) -> list[nn.Parameter]:
-        """Everything trained: all factors and the head."""
+    def _parameters(self) -> list[nn.Parameter]:
         return [*self._moments, *self.adapter.head.values()]
 
     def reorder(self, name: str, order: Sequence[int]) -> None:

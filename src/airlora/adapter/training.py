@@ -136,7 +136,6 @@ class Trainer:
     Args:
         workload, adapter, optimizer, strategy: what is trained, and how.
         decay_steps: the learning rates fall linearly to zero over this many steps; None keeps them constant.
-        max_gradient_norm: gradients of a larger norm, all together, are scaled down to it; None leaves them.
     """
 
     def __init__(
@@ -146,14 +145,12 @@ class Trainer:
         optimizer: NestedAdam,
         strategy: Strategy,
         decay_steps: int | None = None,
-        max_gradient_norm: float | None = None,
     ):
         self.workload = workload
         self.adapter = adapter
         self.optimizer = optimizer
         self.strategy = strategy
         self.decay_steps = decay_steps
-        self.max_gradient_norm = max_gradient_norm
         self.sensitivity = Sensitivity(adapter)
 
     def factors(self) -> Factors:
@@ -181,8 +178,6 @@ class Trainer:
                     f"training diverged: the loss is {loss} at step {step}; start again in a new folder with a lower"
                     " --lr (rounds finished before are kept)"
                 )
-            if self.max_gradient_norm is not None:
-                torch.nn.utils.clip_grad_norm_(self.optimizer.parameters(), self.max_gradient_norm)
             self.strategy.after_backward()
             self.sensitivity.update()
             self.optimizer.rate_factor = max(1 - step / self.decay_steps, 0.0) if self.decay_steps else 1.0
