@@ -175,3 +175,15 @@ def test_curvature_is_checked(change: dict[str, object], message: str) -> None:
     values = {name: getattr(good, name) for name in ("schema", "gradient_u", "gradient_v", "inputs")}
     with pytest.raises(ValueError, match=message):
         Curvature(**{**values, **change})
+
+
+@pytest.mark.parametrize("scale_u", [1e-38, 1e-20, 1.0, 1e5])
+@pytest.mark.parametrize("scale_v", [1e-38, 1e-20, 1.0, 1e5])
+def test_extreme_factors_are_sent_like_any_others(scale_u: float, scale_v: float) -> None:
+    """Denormals, large numbers, and one component of v that is zero."""
+    u = tuple((a * scale_u).astype(np.float32) for a in ROUNDS[0].u)
+    v = tuple((a * scale_v * (np.arange(len(a)) != 2)[:, None]).astype(np.float32) for a in ROUNDS[0].v)
+    factors = Factors(MODEL, u, v, ROUNDS[0].head)
+    update = encode(factors, blank_edge(MODEL), uniform(MODEL, 16, 4, 4), 0, None, curvature(MODEL))
+    got = deliver(blank_edge(MODEL), update).factors()
+    assert all(np.isfinite(array).all() for array in (*got.u, *got.v))

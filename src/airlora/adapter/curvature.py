@@ -14,6 +14,9 @@ from airlora.workload.base import Batch, Workload
 SAMPLES = 256
 """Tokens whose inputs are kept of every projection: a few times the largest rank, whose products they estimate."""
 
+HALF = 65504.0
+"""Largest float16."""
+
 
 def measure_curvature(
     workload: Workload, adapter: NestedAdapter, optimizer: NestedAdam, factors: Factors, batch: Batch, seed: int
@@ -39,7 +42,8 @@ def measure_curvature(
         x = arguments[0].detach().reshape(-1, arguments[0].shape[-1])
         # A model may drop the padding, or look at one token only: then there is nothing to choose from.
         at = places if len(x) == mask.numel() else slice(SAMPLES)
-        found[layer] = x[at].half().float().cpu().numpy()  # as it is recorded: equal runs, replayed or not
+        # float16, as they are recorded: equal runs, replayed or not
+        found[layer] = x[at].clamp(-HALF, HALF).half().float().cpu().numpy()
 
     hooks = [layer.register_forward_pre_hook(keep) for layer in adapter.layers.values()]
     try:

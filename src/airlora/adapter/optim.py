@@ -148,6 +148,7 @@ class NestedAdam:
             for side, parameter, scale in ((0, layer.left, layer.scale), (1, layer.right, 1.0)):
                 mean = self._moments[parameter][1].mean(1).double().cpu() / bias / scale**2
                 found[side, row, : layer.r_max] = mean.numpy()
+        found = np.nan_to_num(found)  # a moment that overflows is as large as can be, not infinite
         return found[0], found[1]
 
     def _parameters(self) -> list[nn.Parameter]:

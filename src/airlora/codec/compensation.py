@@ -73,10 +73,12 @@ def _compensate(
     inputs: np.ndarray,
 ) -> np.ndarray:
     """``compensate`` for a stack of projections of one shape: (p, r, d_out) float32."""
-    rounded_v = rounded(v, held_v, step_v).astype(np.float32)
-    x = inputs.swapaxes(1, 2) / np.sqrt(
-        np.maximum((inputs**2).mean(axis=(1, 2), keepdims=True) * inputs.shape[1], 1e-30)
-    )
+    rounded_v = rounded(v, held_v, step_v)
+    # The answer does not depend on the scales of v and of the inputs: at scale 1 no product overflows.
+    scale_v = np.maximum(np.abs(rounded_v).max(axis=(1, 2), keepdims=True), 1e-30)
+    rounded_v, v = (rounded_v / scale_v).astype(np.float32), (v / scale_v).astype(np.float32)
+    power = np.maximum(np.square(inputs, dtype=np.float64).mean(axis=(1, 2), keepdims=True), 1e-30)
+    x = (inputs.swapaxes(1, 2) / np.sqrt(power * inputs.shape[1])).astype(np.float32)  # (p, d_in, samples)
     seen, meant = rounded_v @ x, v @ x  # (p, r, samples)
     gram = (seen @ seen.swapaxes(1, 2) + RIDGE * (rounded_v @ rounded_v.swapaxes(1, 2))).astype(np.float64)
     cross = (seen @ meant.swapaxes(1, 2) + RIDGE * (rounded_v @ v.swapaxes(1, 2))).astype(np.float64)  # rounded · meant
