@@ -77,7 +77,7 @@ def _compensate(
     # The answer does not depend on the scales of v and of the inputs: at scale 1 no product overflows.
     scale_v = np.maximum(np.abs(rounded_v).max(axis=(1, 2), keepdims=True), 1e-30)
     rounded_v, v = (rounded_v / scale_v).astype(np.float32), (v / scale_v).astype(np.float32)
-    power = np.maximum(np.square(inputs, dtype=np.float64).mean(axis=(1, 2), keepdims=True), 1e-30)
+    power = np.maximum(np.square(inputs).mean(axis=(1, 2), keepdims=True), 1e-30)
     x = (inputs.swapaxes(1, 2) / np.sqrt(power * inputs.shape[1])).astype(np.float32)  # (p, d_in, samples)
     seen, meant = rounded_v @ x, v @ x  # (p, r, samples)
     gram = (seen @ seen.swapaxes(1, 2) + RIDGE * (rounded_v @ rounded_v.swapaxes(1, 2))).astype(np.float64)
