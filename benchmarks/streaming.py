@@ -8,7 +8,6 @@ compared is how much a round costs and what it is worth. Arms (``r`` is the rank
     nested r          residuals of one nested adapter, its first r components
     nested fresh r    the same adapter, each round encoded anew (no residuals)
     fixed r           no nesting: one adapter of rank r, trained and sent at that rank with residuals (policy ``fixed``)
-    fixed const r     the same at a constant learning rate, of half the size
     fixed fresh r     as ``fixed``, each round encoded anew
     boosted r         each round trains a new adapter of rank r on top of what the edge holds, sends it, and merges it
     resend r8         the cloud of ``fixed r8`` as float16 numbers each round
@@ -36,7 +35,7 @@ from rich.table import Table
 from airlora.codec import Allocation, EdgeState, encode
 from airlora.config import RunConfig, load_config
 from airlora.factors import Factors
-from airlora.job import Job, automatic_lr, build_job, load_workload
+from airlora.job import Job, build_job
 from airlora.link import make_link
 from airlora.play import Quality
 from airlora.policy import make_policy
@@ -98,8 +97,7 @@ def boosted(config: RunConfig, rank: int) -> Rows:
     head: dict[str, np.ndarray] | None = None
     rows: list[dict[str, float]] = []
     for index in range(config.rounds):
-        # Short trainings of their own: a rate that falls to zero in each was tried and is worse.
-        job = build(replace(config, seed=config.seed + 1000 * index, schedule="constant"), f"fixed:rank={rank}")
+        job = build(replace(config, seed=config.seed + 1000 * index), f"fixed:rank={rank}")
         modules = dict(job.workload.model.named_modules())
         with torch.no_grad():
             for name, change in merged.items():
@@ -143,10 +141,6 @@ def arms(config: RunConfig) -> Iterator[tuple[str, Callable[[], Rows]]]:
     for rank in FIXED:
         names = {rank: (f"fixed r{rank}", f"fixed fresh r{rank}")}
         yield f"fixed r{rank}", lambda rank=rank, names=names: stream(config, f"fixed:rank={rank}", names)
-        names = {rank: (f"fixed const r{rank}", f"fixed const fresh r{rank}")}
-        half = automatic_lr(load_workload(config).model, rank) / 2
-        constant = replace(config, schedule="constant", lr=half)
-        yield f"fixed const r{rank}", lambda rank=rank, names=names, c=constant: stream(c, f"fixed:rank={rank}", names)
     for rank in BOOSTED:
         yield f"boosted r{rank}", lambda rank=rank: boosted(config, rank)
 

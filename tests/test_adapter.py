@@ -15,7 +15,6 @@ from airlora.adapter import (
     NestedStrategy,
     PrefixMixture,
     Sensitivity,
-    Trainer,
     component_energy,
     find_targets,
 )
@@ -443,14 +442,3 @@ def test_inputs_are_sampled_from_tokens_that_are_no_padding_at_the_factors_given
     shake(adapter)
     again = measure_curvature(workload, adapter, NestedAdam(adapter, lr=1e-3), adapter.factors(), batch, seed=0)
     assert not np.array_equal(again.inputs[2], found.inputs[2])  # behind the first block the factors count
-
-
-def test_the_rate_falls_linearly_to_zero_over_the_steps_asked_for():
-    model, adapter = make(max_rank=2)
-    workload = Rows(model, torch.ones(2, 3, 6), torch.ones(2, 3))
-    seen = []
-    optimizer = NestedAdam(adapter, lr=1e-3)
-    trainer = Trainer(workload, adapter, optimizer, NestedStrategy(PrefixMixture((2,), 1, 0)), decay_steps=4)
-    trainer.train(0, 3, lambda *_: seen.append(optimizer.rate_factor))
-    trainer.train(3, 3, lambda *_: seen.append(optimizer.rate_factor))
-    assert seen == [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]

@@ -31,8 +31,6 @@ class RunConfig:
         deadline_s: time to transmit an update, in s; round_period_s: from one round's start to the next.
         max_rank: largest rank of a projection; alpha: the update is scaled by alpha / max_rank.
         lr: learning rate of the first component; the head trains at five times that.
-        schedule: of the learning rates: ``constant``, ``linear`` (to zero over all rounds), or ``auto``, linear for a
-            policy that trains one rank alone.
         max_length: tokens a text (classify) or a window (lm) at most.
         passes: training passes a step (see ``PrefixMixture``).
         validation_limit: rows (classify) or windows (lm) of the validation split used each round.
@@ -56,7 +54,6 @@ class RunConfig:
     max_rank: int = 16
     alpha: float | None = None
     lr: float | None = None
-    schedule: Literal["auto", "constant", "linear"] = "auto"
     max_length: int = 128
     passes: int = 3
     validation_limit: int = 512

@@ -43,9 +43,6 @@ P = TypeVar("P", bound=Policy)
 RATE_DECAY = 0.4
 """Component k trains at lr · k^-RATE_DECAY, unless it may be pruned; see LOG.md."""
 
-LONG_AVERAGE, SHORT_AVERAGE = 0.98, 0.9
-"""Weight of the past in the average that is sent: at a constant rate, and at one that falls to zero by itself."""
-
 
 @dataclass(frozen=True, eq=False)
 class Job:
@@ -97,24 +94,17 @@ def build_job(config: RunConfig, policy: Policy, link: Link) -> Job:
         base_fingerprint=workload.base_fingerprint,
     )
     lr = config.lr if config.lr is not None else automatic_lr(workload.model, prefixes[0] if prefixes else None)
-    linear = config.schedule == "linear" or (config.schedule == "auto" and policy.training == "fixed")
-    optimizer = NestedAdam(
-        adapter,
-        lr,
-        rate_decay=0.0 if pruned else RATE_DECAY,
-        average_decay=SHORT_AVERAGE if linear else LONG_AVERAGE,
-    )
+    optimizer = NestedAdam(adapter, lr, rate_decay=0.0 if pruned else RATE_DECAY)
     strategy: Strategy
     if isinstance(policy, AdaLora):
         strategy = _adalora(config, policy, adapter, optimizer)
     else:
         passes = min(config.passes, len(adapter.schema.prefixes))
         strategy = NestedStrategy(PrefixMixture(adapter.schema.prefixes, passes, config.seed))
-    steps = config.rounds * config.steps_per_round
     return Job(
         workload=workload,
         adapter=adapter,
-        trainer=Trainer(workload, adapter, optimizer, strategy, decay_steps=steps if linear else None),
+        trainer=Trainer(workload, adapter, optimizer, strategy),
         initial_edge=EdgeState.initial(adapter.schema, adapter.head_values()),
         lr=lr,
         transposed=transposed,
@@ -155,9 +145,9 @@ class WorkloadPlugin(ABC):
 
 
 def automatic_lr(model: nn.Module, rank: int | None = None) -> float:
-    """Learning rate where none is given: 0.5 / hidden size, or 3 / (hidden size · √rank) for one rank (see LOG.md)."""
+    """Learning rate where none is given: 0.5 / hidden size, or 1.5 / (hidden size · √rank) for one rank; see LOG.md."""
     hidden = int(getattr(getattr(model, "config", None), "hidden_size", 64))
-    return float(f"{0.5 / hidden if rank is None else 3 / (hidden * rank**0.5):.2g}")
+    return float(f"{0.5 / hidden if rank is None else 1.5 / (hidden * rank**0.5):.2g}")
 
 
 def resolve_policy(policy: P, link: Link, schema: Schema, config: RunConfig) -> P:

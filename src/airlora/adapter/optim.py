@@ -36,7 +36,6 @@ class NestedAdam:
 
     Attributes:
         averages: the running average of every parameter.
-        rate_factor: multiplies all learning rates from the next step on (a schedule's).
     """
 
     def __init__(
@@ -68,10 +67,10 @@ class NestedAdam:
         self.averages = {parameter: parameter.detach().clone() for parameter in self._parameters()}
         self._average_decay = average_decay
         self._taken = 0
-        self.rate_factor = 1.0
-        self._head_lr = lr * head_lr_ratio
         self._head = (
-            torch.optim.Adam(adapter.head.values(), lr=self._head_lr, betas=betas, eps=eps) if adapter.head else None
+            torch.optim.Adam(adapter.head.values(), lr=lr * head_lr_ratio, betas=betas, eps=eps)
+            if adapter.head
+            else None
         )
 
     def zero_grad(self) -> None:
@@ -98,7 +97,7 @@ class NestedAdam:
             steps = self._steps[name][:rank].add_(1).double()
             bias1, bias2 = (1 - beta**steps for beta in self.betas)
             device = layer.left.device
-            rate = (-self.rate_factor * self._rates[name][:rank] * bias2.sqrt() / bias1).float().to(device)
+            rate = (-self._rates[name][:rank] * bias2.sqrt() / bias1).float().to(device)
             epsilon = (self.eps * bias2.sqrt()).float().to(device)
             for parameter in layer.component_parameters():
                 assert parameter.grad is not None
@@ -125,7 +124,6 @@ class NestedAdam:
             torch._foreach_mul_(updates, rates)
             torch._foreach_add_(values, updates)
         if self._head is not None:
-            self._head.param_groups[0]["lr"] = self._head_lr * self.rate_factor
             self._head.step()
             values += [parameter.detach() for parameter in self.adapter.head.values()]
             averages += [self.averages[parameter] for parameter in self.adapter.head.values()]

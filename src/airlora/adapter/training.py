@@ -131,26 +131,13 @@ class ChosenRanksStrategy(Strategy):
 
 
 class Trainer:
-    """Trains an adapter on a workload, step by step.
+    """Trains an adapter on a workload, step by step."""
 
-    Args:
-        workload, adapter, optimizer, strategy: what is trained, and how.
-        decay_steps: the learning rates fall linearly to zero over this many steps; None keeps them constant.
-    """
-
-    def __init__(
-        self,
-        workload: Workload,
-        adapter: NestedAdapter,
-        optimizer: NestedAdam,
-        strategy: Strategy,
-        decay_steps: int | None = None,
-    ):
+    def __init__(self, workload: Workload, adapter: NestedAdapter, optimizer: NestedAdam, strategy: Strategy):
         self.workload = workload
         self.adapter = adapter
         self.optimizer = optimizer
         self.strategy = strategy
-        self.decay_steps = decay_steps
         self.sensitivity = Sensitivity(adapter)
 
     def factors(self) -> Factors:
@@ -180,7 +167,6 @@ class Trainer:
                 )
             self.strategy.after_backward()
             self.sensitivity.update()
-            self.optimizer.rate_factor = max(1 - step / self.decay_steps, 0.0) if self.decay_steps else 1.0
             self.optimizer.step()
             self.strategy.after_step(step + 1, round_ends=step + 1 == first_step + steps)
             on_step(batch, loss)
