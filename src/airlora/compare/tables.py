@@ -278,7 +278,8 @@ def rate_differences(arms: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for job, group in arms.groupby("job", sort=False):
         sign = 1.0 if bool(group["higher_is_better"].iloc[0]) else -1.0
-        group = _curves(group).assign(gain=lambda rows, sign=sign: sign * rows["edge_quality"])
+        group = _curves(group)
+        group = group.assign(gain=sign * group["edge_quality"])
         parts = dict(iter(group.groupby(["curve", "seed"])))
         names = [name for name, part in group.groupby("curve", sort=False) if len(part) > part["seed"].nunique()]
         for first in names:
