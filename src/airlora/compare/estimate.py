@@ -58,7 +58,9 @@ def unit_seconds(unit: Unit, out: Path, times: JobTimes) -> float:
     if peer is None:
         if not (out / unit.recordings / "references.json").exists():
             seconds += steps * times.pass_s / 2 + 2 * times.test_s
-        if not any((out / unit.recordings).glob(f"{unit.training}*/complete.json")):
+        # The rank of ``adalora`` or ``fixed`` may have been chosen by the link.
+        names = (unit.training, f"{unit.training}-*")
+        if not any(path for name in names for path in (out / unit.recordings).glob(f"{name}/complete.json")):
             step_s = times.step_s if unit.training == "nested" else times.pass_s
             seconds += steps * step_s + config.rounds * times.validation_s + times.test_s
         return seconds + len(waiting) * (config.rounds * times.validation_s + times.test_s)
