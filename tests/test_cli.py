@@ -257,7 +257,7 @@ def test_models_that_cannot_be_used(refused: Callable[..., str], tmp_path: Path)
         ("--link", "trace:/nowhere/trace.csv", "/nowhere/trace.csv"),
         ("--policy", "fit:rank=3", "its keys are: bits, margin"),
         ("--policy", "fit:bits=5", "allowed: 2, 3, 4, 6, 8, 16"),
-        ("--policy", "best", "adalora, airllm, fit, flood, greedy, ppo, random, uniform"),
+        ("--policy", "best", "adalora, airllm, fit, fixed, flood, greedy, ppo, random, uniform"),
         ("--policy", "uniform:rank=-1", "must be at least 0"),
         ("--policy", "adalora:warmup=0.7,final=0.7", "sum to less than 1"),
         ("--task", "translate", "allowed: auto, classify, lm"),
