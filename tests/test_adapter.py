@@ -442,3 +442,12 @@ def test_inputs_are_sampled_from_tokens_that_are_no_padding_at_the_factors_given
     shake(adapter)
     again = measure_curvature(workload, adapter, NestedAdam(adapter, lr=1e-3), adapter.factors(), batch, seed=0)
     assert not np.array_equal(again.inputs[2], found.inputs[2])  # behind the first block the factors count
+
+
+def test_a_workload_that_gives_its_model_something_else_than_token_ids_is_sampled_too():
+    model, adapter = make(max_rank=2)
+    inputs = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(4))
+    workload = Rows(model, inputs, None)
+    batch = Batch({"inputs_embeds": inputs}, torch.zeros(2), ())
+    found = measure_curvature(workload, adapter, NestedAdam(adapter, lr=1e-3), adapter.factors(), batch, seed=0)
+    np.testing.assert_array_equal(found.inputs[0], inputs.reshape(8, 6).half().float().numpy())

@@ -14,9 +14,6 @@ from airlora.workload.base import Batch, Workload
 SAMPLES = 256
 """Tokens whose inputs are kept of every projection: a few times the largest rank, whose products they estimate."""
 
-HALF = 65504.0
-"""Largest float16."""
-
 
 def measure_curvature(
     workload: Workload, adapter: NestedAdapter, optimizer: NestedAdam, factors: Factors, batch: Batch, seed: int
@@ -31,10 +28,13 @@ def measure_curvature(
         batch: texts to sample tokens from; at most ``SAMPLES`` of them, without replacement.
         seed: of the sample.
     """
-    mask = batch.inputs.get("attention_mask", torch.ones_like(batch.inputs["input_ids"]))
+    mask = batch.inputs.get("attention_mask")
+    if mask is None:  # nothing is padded
+        mask = torch.ones(next(iter(batch.inputs.values())).shape[:2], device=batch.targets.device)
     tokens = np.flatnonzero(mask.reshape(-1).cpu().numpy())
     chosen = np.random.default_rng([seed, 5]).permutation(len(tokens))[:SAMPLES]
     places = torch.from_numpy(np.sort(tokens[chosen])).to(mask.device)
+    limit = torch.finfo(torch.half).max
     found: dict[NestedLinear, np.ndarray] = {}
 
     def keep(layer: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
@@ -43,7 +43,7 @@ def measure_curvature(
         # A model may drop the padding, or look at one token only: then there is nothing to choose from.
         at = places if len(x) == mask.numel() else slice(SAMPLES)
         # float16, as they are recorded: equal runs, replayed or not
-        found[layer] = x[at].clamp(-HALF, HALF).half().float().cpu().numpy()
+        found[layer] = x[at].clamp(-limit, limit).half().float().cpu().numpy()
 
     hooks = [layer.register_forward_pre_hook(keep) for layer in adapter.layers.values()]
     try:
