@@ -82,7 +82,7 @@ def main() -> None:
     held = dict.fromkeys(BITS[:-1], job.initial_edge)
     table = Table("round", "bits", "ours", "bound, each vector", "bound, spread best", "ours over the second")
     for index in range(options.rounds):
-        factors = cloud.advance(index, lambda: None).factors
+        factors = cloud.advance(index, job.initial_edge, lambda: None).factors
         for bits, edge in held.items():
             allocation = Allocation(schema.r_max, np.full(len(schema.r_max), bits), 0, float("inf"))
             update = encode(factors, edge, allocation, index)

@@ -74,7 +74,7 @@ def stream(config: RunConfig, policy: str, ranks: dict[int, tuple[str, str]]) ->
     held = dict.fromkeys(ranks, job.initial_edge)
     rows: Rows = {}
     for index in range(config.rounds):
-        now = cloud.advance(index, lambda: None)
+        now = cloud.advance(index, job.initial_edge, lambda: None)
         for rank, names in ranks.items():
             for name, start in zip(names, (held[rank], job.initial_edge), strict=True):
                 update = encode(

@@ -150,7 +150,7 @@ def find_tasks(options: Options) -> list[Task]:
     tasks = []
     for name, config in comparison.jobs.items():
         once = replace(config, seed=0)
-        ours = {make_policy(spec, 0).training_key: spec for spec in comparison.policies.values()}
+        ours = {make_policy(spec, 0).tuning_key: spec for spec in reversed(comparison.policies.values())}
         tasks += [Task(name, key, replace(once, policy=spec), None) for key, spec in ours.items()]
         keys = {peer.tuning_key: peer for peer in comparison.peers.values() if peer.steps == 1 and peer.lr is None}
         tasks += [Task(name, key, once, peer) for key, peer in keys.items()]

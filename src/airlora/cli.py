@@ -107,6 +107,9 @@ def run(
     label_column: Annotated[str | None, typer.Option(help="Name or 0-based index of the label column.")] = None,
     encoding: Annotated[str | None, typer.Option(help="Encoding of text files. [utf-8]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. [auto]")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of the base model: auto (bfloat16 on a GPU), float32, bfloat16. [auto]")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with any of these; options here win.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False,
 ) -> None:

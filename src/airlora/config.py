@@ -38,6 +38,8 @@ class RunConfig:
         seed: of batches, initial factors, link and policy.
         text_column, label_column, encoding: how to read the data.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        dtype: of the base model's weights: ``float32``, ``bfloat16``, or ``auto`` (bfloat16 on a GPU). Adapter and head
+            are float32 in any case.
     """
 
     model: str = "builtin:tiny-opt"
@@ -63,6 +65,7 @@ class RunConfig:
     label_column: str | None = None
     encoding: str = "utf-8"
     device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def __post_init__(self) -> None:
         for name in ("rounds", "steps_per_round", "batch_size", "max_rank", "max_length", "passes", "validation_limit"):
@@ -80,6 +83,8 @@ class RunConfig:
             raise InputError(f"targets is {self.targets!r}; give auto, or names such as q_proj,v_proj")
         if not _DEVICE.fullmatch(self.device):
             raise InputError(f"device is {self.device!r}; allowed: auto, cpu, cuda, cuda:0, cuda:1, …")
+        if self.dtype not in ("auto", "float32", "bfloat16"):
+            raise InputError(f"dtype is {self.dtype!r}; allowed: auto, float32, bfloat16")
         if self.round_period_s is not None and self.round_period_s < self.deadline_s:
             raise InputError(
                 f"round_period_s is {self.round_period_s}, shorter than deadline_s {self.deadline_s};"

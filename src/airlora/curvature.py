@@ -14,6 +14,20 @@ from airlora.factors import Schema
 
 
 @dataclass(frozen=True, eq=False)
+class QuantiserSteps:
+    """Quantiser steps that training has rounded to: the encoder keeps them, as other ones would round anew.
+
+    Attributes:
+        u, v: (projections, largest r_max) float32, of column k of u and row k of v; 0: not rounded.
+        head: (head tensors,) float32; 0: not rounded.
+    """
+
+    u: np.ndarray
+    v: np.ndarray
+    head: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Curvature:
     """Squared gradients of every component and a sample of the inputs of every projection.
 
@@ -24,6 +38,8 @@ class Curvature:
         gradient_v: the same by a number of v's row k.
         inputs: one array a projection, (samples, d_in) float32: inputs x of the map, of tokens drawn from training
             text. Their second moments say which errors of u v cancel in u v x.
+        steps: what the factors are rounded to already, relative to what the edge held or to zero, whichever is nearer;
+            None where training rounds nothing.
 
     Raises:
         ValueError: shapes do not fit the schema, or something is not finite or a squared gradient negative.
@@ -33,6 +49,7 @@ class Curvature:
     gradient_u: np.ndarray
     gradient_v: np.ndarray
     inputs: tuple[np.ndarray, ...]
+    steps: QuantiserSteps | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.schema.projections), self.schema.prefixes[-1])

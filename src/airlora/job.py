@@ -19,12 +19,13 @@ from airlora.adapter import (
     NestedAdapter,
     NestedStrategy,
     PrefixMixture,
+    RoundingStrategy,
     Trainer,
     find_targets,
     make_schema,
 )
 from airlora.adapter.training import Strategy
-from airlora.codec import Costs, EdgeState, largest_uniform_rank
+from airlora.codec import Allocation, Costs, EdgeState, largest_uniform_rank, quantiser_steps
 from airlora.config import RunConfig
 from airlora.factors import Schema
 from airlora.link import Link
@@ -98,6 +99,8 @@ def build_job(config: RunConfig, policy: Policy, link: Link) -> Job:
     strategy: Strategy
     if isinstance(policy, AdaLora):
         strategy = _adalora(config, policy, adapter, optimizer)
+    elif isinstance(policy, Fixed) and policy.rounding:
+        strategy = _rounding(config, policy, adapter, optimizer)
     else:
         passes = min(config.passes, len(adapter.schema.prefixes))
         strategy = NestedStrategy(PrefixMixture(adapter.schema.prefixes, passes, config.seed))
@@ -132,7 +135,7 @@ def load_workload(config: RunConfig) -> Workload:
         seed=config.seed,
     )
     labels = len(dataset.labels) if dataset.task == "classify" else None
-    loaded = load_model(config.model, num_labels=labels, device=config.device)
+    loaded = load_model(config.model, num_labels=labels, device=config.device, dtype=config.dtype)
     return make_workload(config, loaded, dataset)
 
 
@@ -173,6 +176,18 @@ def make_workload(config: RunConfig, loaded: LoadedModel, dataset: Dataset) -> W
         )
     return LanguageModelWorkload(
         loaded, dataset, batch_size=config.batch_size, context=config.max_length, seed=config.seed
+    )
+
+
+def _rounding(config: RunConfig, policy: Fixed, adapter: NestedAdapter, optimizer: NestedAdam) -> RoundingStrategy:
+    schema = adapter.schema
+    edge = EdgeState.initial(schema, adapter.head_values())
+    bits = np.full(len(schema.projections), policy.bits)
+    whole = Allocation(schema.r_max, bits, policy.bits if schema.head else 0, float("inf"))
+    total = config.rounds * config.steps_per_round
+    begin = max(total - round(policy.rounding * total), total - config.steps_per_round)
+    return RoundingStrategy(
+        adapter, optimizer, lambda factors, curvature: quantiser_steps(factors, edge, whole, curvature), begin, total
     )
 
 

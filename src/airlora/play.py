@@ -95,7 +95,7 @@ class Play:
         clock = _PhaseClock()
         t_s = self.round * self.config.period_s
         state = self.link.observe(t_s)
-        cloud_round = self.cloud.advance(self.round, on_step)
+        cloud_round = self.cloud.advance(self.round, self.edge, on_step)
         clock.lap("train_s")
         observation = Observation(
             round=self.round,

@@ -18,7 +18,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from airlora.adapter import Trainer, component_energy
-from airlora.curvature import Curvature
+from airlora.codec import EdgeState
+from airlora.curvature import Curvature, QuantiserSteps
 from airlora.errors import StoreError, TrainingError
 from airlora.factors import Factors, Schema
 from airlora.workload.base import Batch
@@ -51,8 +52,12 @@ class Cloud(ABC):
     """Where the rounds' adapters come from."""
 
     @abstractmethod
-    def advance(self, round_index: int, on_step: Callable[[], None]) -> CloudRound:
-        """Train (or replay) one round; rounds are asked for in order."""
+    def advance(self, round_index: int, held: EdgeState, on_step: Callable[[], None]) -> CloudRound:
+        """Train (or replay) one round; rounds are asked for in order.
+
+        Args:
+            round_index: from 0. held: what the edge is known to hold. on_step: called after every step.
+        """
 
 
 class LiveCloud(Cloud):
@@ -70,7 +75,7 @@ class LiveCloud(Cloud):
         self._evaluate = evaluate
         self.vocabulary = Vocabulary()
 
-    def advance(self, round_index: int, on_step: Callable[[], None]) -> CloudRound:
+    def advance(self, round_index: int, held: EdgeState, on_step: Callable[[], None]) -> CloudRound:
         """Train ``steps_per_round`` steps.
 
         Raises:
@@ -84,6 +89,7 @@ class LiveCloud(Cloud):
             losses.append(loss)
             on_step()
 
+        self._trainer.strategy.begin_round(held.stored_factors())
         self._trainer.train(round_index * self._steps, self._steps, keep)
         text = describe(texts, self.vocabulary, float(np.mean(losses)))
         self.vocabulary.update(word for row in texts for word in words(row))
@@ -124,8 +130,8 @@ class RecordedCloud(Cloud):
         self._folder = folder
         self._schema = schema
 
-    def advance(self, round_index: int, on_step: Callable[[], None]) -> CloudRound:
-        """Read one round.
+    def advance(self, round_index: int, held: EdgeState, on_step: Callable[[], None]) -> CloudRound:
+        """Read one round; what the edge holds does not matter.
 
         Raises:
             StoreError: the recording is missing, or of another schema.
@@ -148,7 +154,10 @@ class RecordedCloud(Cloud):
         curvature = None
         if "gradient_u" in tensors:
             inputs = tuple(tensors[f"inputs.{index}"].astype(np.float32) for index in range(count))
-            curvature = Curvature(self._schema, tensors["gradient_u"], tensors["gradient_v"], inputs)
+            steps = None
+            if "steps_u" in tensors:
+                steps = QuantiserSteps(tensors["steps_u"], tensors["steps_v"], tensors["steps_head"])
+            curvature = Curvature(self._schema, tensors["gradient_u"], tensors["gradient_v"], inputs, steps)
         return CloudRound(
             factors=factors,
             curvature=curvature,
@@ -172,6 +181,8 @@ def record_round(folder: Path, round_index: int, cloud_round: CloudRound) -> Non
         tensors |= {"gradient_u": curvature.gradient_u, "gradient_v": curvature.gradient_v}
         # Half the size; a sample's second moments need no more digits.
         tensors |= {f"inputs.{index}": x.astype(np.float16) for index, x in enumerate(curvature.inputs)}
+        if steps := curvature.steps:
+            tensors |= {"steps_u": steps.u, "steps_v": steps.v, "steps_head": steps.head}
     path = folder / f"round-{round_index:04d}.safetensors"
     save_file(tensors, path)
     data = {"schema_id": factors.schema.id, "text": cloud_round.text.to_json(), "quality": cloud_round.quality}

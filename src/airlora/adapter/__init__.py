@@ -6,6 +6,7 @@ from airlora.adapter.importance import AdaLoraImportance, Sensitivity, component
 from airlora.adapter.mixture import PrefixMixture
 from airlora.adapter.nested import NestedAdapter, NestedLinear, make_schema
 from airlora.adapter.optim import HEAD_LR_RATIO, NestedAdam
+from airlora.adapter.rounding import RoundingStrategy
 from airlora.adapter.targets import find_targets
 from airlora.adapter.training import AdaLoraStrategy, ChosenRanksStrategy, NestedStrategy, Trainer
 
@@ -21,6 +22,7 @@ __all__ = [
     "NestedLinear",
     "NestedStrategy",
     "PrefixMixture",
+    "RoundingStrategy",
     "Sensitivity",
     "Trainer",
     "component_energy",

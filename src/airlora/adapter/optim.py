@@ -36,6 +36,8 @@ class NestedAdam:
 
     Attributes:
         averages: the running average of every parameter.
+        average_decay: as given; may be changed between steps.
+        rate_factor: of all rates, 1 at first; may be changed between steps.
     """
 
     def __init__(
@@ -65,12 +67,12 @@ class NestedAdam:
             for parameter in layer.component_parameters()
         }
         self.averages = {parameter: parameter.detach().clone() for parameter in self._parameters()}
-        self._average_decay = average_decay
+        self.average_decay = average_decay
+        self.rate_factor = 1.0
         self._taken = 0
+        self._head_lr = lr * head_lr_ratio
         self._head = (
-            torch.optim.Adam(adapter.head.values(), lr=lr * head_lr_ratio, betas=betas, eps=eps)
-            if adapter.head
-            else None
+            torch.optim.Adam(adapter.head.values(), lr=self._head_lr, betas=betas, eps=eps) if adapter.head else None
         )
 
     def zero_grad(self) -> None:
@@ -97,7 +99,7 @@ class NestedAdam:
             steps = self._steps[name][:rank].add_(1).double()
             bias1, bias2 = (1 - beta**steps for beta in self.betas)
             device = layer.left.device
-            rate = (-self._rates[name][:rank] * bias2.sqrt() / bias1).float().to(device)
+            rate = (-self.rate_factor * self._rates[name][:rank] * bias2.sqrt() / bias1).float().to(device)
             epsilon = (self.eps * bias2.sqrt()).float().to(device)
             for parameter in layer.component_parameters():
                 assert parameter.grad is not None
@@ -124,13 +126,22 @@ class NestedAdam:
             torch._foreach_mul_(updates, rates)
             torch._foreach_add_(values, updates)
         if self._head is not None:
+            self._head.param_groups[0]["lr"] = self.rate_factor * self._head_lr
             self._head.step()
             values += [parameter.detach() for parameter in self.adapter.head.values()]
             averages += [self.averages[parameter] for parameter in self.adapter.head.values()]
         self._taken += 1
-        decay = min(self._average_decay, (self._taken + 1) / (self._taken + 10))
+        decay = min(self.average_decay, (self._taken + 1) / (self._taken + 10))
         if averages:
-            torch._foreach_lerp_(averages, values, 1 - decay if self._average_decay else 1.0)
+            torch._foreach_lerp_(averages, values, 1 - decay if self.average_decay else 1.0)
+
+    @torch.no_grad()
+    def adopt_averages(self, average_decay: float) -> None:
+        """Go on from the averages, and average anew from there with another weight of the past."""
+        for parameter, average in self.averages.items():
+            parameter.copy_(average)
+        self.average_decay = average_decay
+        self._taken = 0
 
     @torch.no_grad()
     def squared_gradients(self) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,9 +13,9 @@ from airlora.adapter.adalora import AdaLoraPruner
 from airlora.adapter.curvature import measure_curvature
 from airlora.adapter.importance import Sensitivity
 from airlora.adapter.mixture import PrefixMixture
-from airlora.adapter.nested import NestedAdapter
+from airlora.adapter.nested import NestedAdapter, Values
 from airlora.adapter.optim import NestedAdam
-from airlora.curvature import Curvature
+from airlora.curvature import Curvature, QuantiserSteps
 from airlora.errors import TrainingError
 from airlora.factors import Factors
 from airlora.workload.base import Batch, Workload
@@ -27,6 +28,9 @@ class Strategy(ABC):
     def backward(self, workload: Workload, adapter: NestedAdapter, batch: Batch, step: int) -> float:
         """Accumulate gradients, leave the ranks to update active, and return the mean loss in nats."""
 
+    def begin_round(self, held: Factors) -> None:
+        """Look at what the edge is known to hold (all it stores) before a round's first step."""
+
     @abstractmethod
     def trained_ranks(self, adapter: NestedAdapter) -> np.ndarray:
         """Largest rank of every projection that is worth sending, (projections,)."""
@@ -36,6 +40,15 @@ class Strategy(ABC):
 
     def after_step(self, step: int, round_ends: bool) -> None:
         """Look at the new values; ``step`` counts the steps done."""
+
+    def sent(self, averages: Values) -> Values:
+        """What is sent in the place of the averages of the iterates."""
+        return averages
+
+    @property
+    def steps(self) -> QuantiserSteps | None:
+        """The quantiser steps that ``sent`` rounds to, if it does."""
+        return None
 
     def state(self) -> dict[str, torch.Tensor]:
         """What a checkpoint must hold."""
@@ -142,13 +155,15 @@ class Trainer:
 
     def factors(self) -> Factors:
         """The adapter as it is worth sending: the averages of the iterates, all components."""
-        return self.adapter.factors(self.optimizer.averages)
+        return self.adapter.factors(self.strategy.sent(self.optimizer.averages))
 
     def curvature(self, factors: Factors, step: int) -> Curvature | None:
         """The curvature at these factors, on the batch of a step; None for the SVD form."""
         if self.adapter.form != "lora":
             return None
-        return measure_curvature(self.workload, self.adapter, self.optimizer, factors, self.workload.batch(step), step)
+        batch = self.workload.batch(step)
+        found = measure_curvature(self.workload, self.adapter, self.optimizer, factors, batch, step)
+        return replace(found, steps=self.strategy.steps)
 
     def train(self, first_step: int, steps: int, on_step: Callable[[Batch, float], None]) -> None:
         """Do ``steps`` steps, numbered from ``first_step``, telling each batch and its mean loss in nats.

@@ -6,6 +6,7 @@ from airlora.codec.costs import Costs
 from airlora.codec.edge import EdgeState
 from airlora.codec.history import EdgeHistory
 from airlora.codec.inspection import UpdateReport, inspect_update
+from airlora.codec.targets import quantiser_steps
 from airlora.codec.update import Update, encode
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "inspect_update",
     "largest_uniform_rank",
     "project",
+    "quantiser_steps",
 ]

@@ -115,6 +115,16 @@ class EdgeState:
             _unflatten_head(self.schema, self.head),
         )
 
+    def stored_factors(self) -> Factors:
+        """Everything that is stored, all components whether active or not, as new arrays; what never came is as
+        ``initial`` has it."""
+        return Factors(
+            self.schema,
+            tuple(u.copy() for u in self.u),
+            tuple(v.copy() for v in self.v),
+            _unflatten_head(self.schema, self.head),
+        )
+
     @property
     def stored_ranks(self) -> np.ndarray:
         """Components that were ever received, counted from the first without a gap: (projections,) int64."""

@@ -78,7 +78,13 @@ class Layout:
 
 
 def write_numbers(
-    stream: StreamWriter, layout: Layout, held: np.ndarray, target: np.ndarray, steps: np.ndarray, exact: np.ndarray
+    stream: StreamWriter,
+    layout: Layout,
+    held: np.ndarray,
+    target: np.ndarray,
+    steps: np.ndarray,
+    exact: np.ndarray,
+    rounded: np.ndarray | None = None,
 ) -> np.ndarray:
     """Encode vectors and return what the edge will hold: (n,) float32.
 
@@ -89,11 +95,12 @@ def write_numbers(
         target: (n,) float32, the cloud's, finite.
         steps: (vectors,) int64, grid index of each vector's step (see ``steps``); negative leaves it as it is held.
         exact: (vectors,) bool, send the rest too, so that the result is the target rounded to float16.
+        rounded: (vectors,) bool, the target is whole steps from what is held or from zero: whichever it is.
 
     Raises:
         TrainingError: values are too large for their steps.
     """
-    modes, symbols, steps = _choose(layout, held, target, steps, exact)
+    modes, symbols, steps = _choose(layout, held, target, steps, exact, rounded)
     tables = _tables(layout, modes, symbols)
     for side in range(len(SIDES)):
         _write_modes(stream, modes[layout.sides == side])
@@ -167,7 +174,12 @@ def _note(
 
 
 def _choose(
-    layout: Layout, held: np.ndarray, target: np.ndarray, steps: np.ndarray, exact: np.ndarray
+    layout: Layout,
+    held: np.ndarray,
+    target: np.ndarray,
+    steps: np.ndarray,
+    exact: np.ndarray,
+    rounded: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Modes (vectors,), symbols (n,) int32, steps (vectors,): the cheaper of residual and fresh; residual on a tie."""
     wide = target.astype(np.float64)
@@ -177,6 +189,11 @@ def _choose(
         steps = _exact_steps(steps, exact, energy, moved, layout.lengths)
     residual = moved <= energy
     scale = np.where(steps < 0, np.inf, GRID[steps])
+    if rounded is not None and rounded.any():
+        errors = [
+            layout.sums(np.abs(x - np.rint(x))) for x in (change / layout.spread(scale), wide / layout.spread(scale))
+        ]
+        residual = np.where(rounded, errors[0] <= errors[1], residual)
     wanted = change if residual.all() else np.where(layout.spread(residual), change, wide)
     numbers = np.rint(wanted / layout.spread(scale))
     largest = max(float(numbers.max(initial=0)), -float(numbers.min(initial=0)))

@@ -11,8 +11,8 @@ from airlora.codec.compensation import Rounding, compensate
 from airlora.codec.costs import Costs
 from airlora.codec.edge import EdgeState, flatten_head
 from airlora.codec.parts import HEAD, Part, U, V
-from airlora.codec.steps import STEP_PER_RMS, head_rms, step_index
-from airlora.curvature import Curvature
+from airlora.codec.steps import GRID, STEP_PER_RMS, head_rms, step_index
+from airlora.curvature import Curvature, QuantiserSteps
 from airlora.factors import Factors
 
 
@@ -39,7 +39,11 @@ class Targets:
         self._head_ends = np.cumsum([tensor.size for tensor in factors.schema.head], dtype=np.int64).tolist()
         of_tensors = head_rms(factors.schema, self._head)
         self._head_steps = step_index(of_tensors * STEP_PER_RMS.get(allocation.head_bits, 1.0))
+        trained = curvature.steps if curvature else None
+        if trained is not None and allocation.head_bits and allocation.head_bits != 16:
+            self._head_steps = _kept(self._head_steps, trained.head)
         self._head_exact = allocation.head_bits == 16
+        self._rounded = trained is not None
         self._u = [np.ascontiguousarray(u.T, np.float32) for u in factors.u]  # (r, d_out) each
         self._v = [np.ascontiguousarray(v, np.float32) for v in factors.v]  # (r, d_in) each
         self._steps: list[dict[str, np.ndarray]] = []  # of each projection: by side, (rank,)
@@ -54,9 +58,14 @@ class Targets:
                 (np.ones(rank), np.ones(rank)) if each or not rank else (f[index, rank - 1, :rank] for f in relative)
             )
             steps = {U: step_index(u * relative_u * nominal), V: step_index(v * relative_v * nominal)}
-            self._steps.append({side: np.where(widths == 0, -1, index) for side, index in steps.items()})
+            if trained is not None:
+                steps = {
+                    side: _kept(found, each_step[index, :rank])
+                    for (side, found), each_step in zip(steps.items(), (trained.u, trained.v), strict=True)
+                }
+            self._steps.append({side: np.where(widths == 0, -1, found) for side, found in steps.items()})
             self._exact.append(widths == 16)
-        if curvature is not None:
+        if curvature is not None and trained is None:  # what is rounded already has no errors to make up for
             self._compensate(edge, curvature)
 
     def _compensate(self, edge: EdgeState, curvature: Curvature) -> None:
@@ -79,8 +88,8 @@ class Targets:
         for index, target in zip(chosen, compensate(roundings), strict=True):
             self._u[index] = target
 
-    def of(self, parts: Sequence[Part]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(values (n,), steps (vectors,), exact (vectors,)) of some parts, as ``write_numbers`` wants them."""
+    def of(self, parts: Sequence[Part]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(values (n,), steps, exact, rounded (vectors,)) of some parts, as ``write_numbers`` wants them."""
         values, steps, exact = [np.zeros(0, np.float32)], [np.zeros(0, np.int64)], [np.zeros(0, bool)]
         for part in parts:
             if not part.length:
@@ -96,4 +105,27 @@ class Targets:
             values.append(vectors[part.start : part.stop].ravel())
             steps.append(self._steps[part.index][part.side][part.start : part.stop])
             exact.append(self._exact[part.index][part.start : part.stop])
-        return np.concatenate(values), np.concatenate(steps), np.concatenate(exact)
+        whole_steps, exactly = np.concatenate(steps), np.concatenate(exact)
+        return np.concatenate(values), whole_steps, exactly, ~exactly & self._rounded
+
+
+def _kept(chosen: np.ndarray, trained: np.ndarray) -> np.ndarray:
+    """Grid indices of the steps that training rounded to, and the chosen ones where it rounded nothing."""
+    return np.where(trained > 0, step_index(trained), chosen)
+
+
+def quantiser_steps(factors: Factors, edge: EdgeState, allocation: Allocation, curvature: Curvature) -> QuantiserSteps:
+    """The steps with which an update of these factors would be sent; 0 for what is not sent or sent exactly.
+
+    Args:
+        factors: the cloud's, at least at the allocation's ranks. edge: of their schema; what it holds does not matter.
+        allocation: rank and bits. curvature: at these factors.
+    """
+    schema = edge.schema
+    targets = Targets(factors, allocation, Costs.measure(factors, edge, curvature), edge)
+    found = np.zeros((2, len(schema.projections), schema.prefixes[-1]), np.float32)
+    for index, (steps, exact) in enumerate(zip(targets._steps, targets._exact, strict=True)):
+        for side, name in enumerate((U, V)):
+            found[side, index, : len(exact)] = np.where(exact | (steps[name] < 0), 0, GRID[steps[name]])
+    coarse = allocation.head_bits not in (0, 16)
+    return QuantiserSteps(found[0], found[1], GRID[targets._head_steps] * np.float32(coarse))

@@ -16,7 +16,7 @@ from airlora.policy import make_policy
 ArmKind = Literal["policy", "peer"]
 
 Rates = dict[str, dict[str, dict[str, float]]]
-"""Tuned learning rates: job -> a policy's ``training_key`` (``nested``, ``fixed-8``) or a peer's ``tuning_key`` ->
+"""Tuned learning rates: job -> a policy's ``tuning_key`` (``nested``, ``fixed-8``) or a peer's ``tuning_key`` ->
 ``lr`` and ``head`` (its ratio)."""
 
 
@@ -101,9 +101,9 @@ class Comparison:
                 trainings: dict[str, list[Arm]] = {}
                 for link, spec in self.links.items():
                     for name, policy in self.policies.items():
-                        key = make_policy(policy, seed).training_key
-                        rated = self._rated(job, key, replace(config, link=spec, policy=policy))
-                        trainings.setdefault(key, []).append(Arm(job, link, name, rated))
+                        made = make_policy(policy, seed)
+                        rated = self._rated(job, made.tuning_key, replace(config, link=spec, policy=policy))
+                        trainings.setdefault(made.training_key, []).append(Arm(job, link, name, rated))
                 for name, peer in self.peers.items():
                     tuned = peer.rated(self.rates.get(job, {}))
                     trainings.setdefault(tuned.training_key, []).extend(
@@ -113,8 +113,8 @@ class Comparison:
                 for key, arms in trainings.items():
                     yield Unit(job, seed, key, tuple(arms))
 
-    def _rated(self, job: str, training_key: str, config: RunConfig) -> RunConfig:
-        tuned = self.rates.get(job, {}).get(training_key)
+    def _rated(self, job: str, tuning_key: str, config: RunConfig) -> RunConfig:
+        tuned = self.rates.get(job, {}).get(tuning_key)
         return replace(config, lr=tuned["lr"]) if tuned and config.lr is None else config
 
 

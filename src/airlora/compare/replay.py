@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from airlora.codec import EdgeState
 from airlora.compare.peer_training import load_round, record_peer, test_quality
 from airlora.compare.plan import Arm, Unit, slug
 from airlora.config import RunConfig
@@ -19,7 +20,7 @@ from airlora.job import build_job, resolve_policy
 from airlora.link import Link, make_link
 from airlora.play import Play, Quality, finite_or_none, train_head_only
 from airlora.policy import Policy, make_policy
-from airlora.trajectory import LiveCloud, RecordedCloud, record_round
+from airlora.trajectory import Cloud, CloudRound, LiveCloud, RecordedCloud, record_round
 
 
 @dataclass
@@ -94,7 +95,7 @@ class Bench:
         Args:
             policy: its rank resolved.
         """
-        key = policy.training_key
+        key = policy.tuning_key
         if key not in self._measuring:
             job = build_job(self.config, policy, make_link(self.config.link, self.unit.seed))
             self._measuring[key] = Quality(job, self.config.validation_limit, self.config.test_limit)
@@ -137,16 +138,20 @@ class _PolicyReplay:
         self._quality = bench.measuring(policy)
         job = self._quality.job
         schema = job.adapter.schema
-        recording = _record_policy(bench, arm, policy, self.link)
-        self._trained = json.loads((recording / "complete.json").read_text(encoding="utf-8"))
-        self._play = Play(config, job, self.link, policy, RecordedCloud(recording, schema), self._quality)
+        self._training = _Training(config, policy, self.link) if policy.live and config.rounds > 1 else None
+        cloud: Cloud | None = self._training
+        if cloud is None:
+            recording = _record_policy(bench, arm, policy, self.link)
+            self._trained = json.loads((recording / "complete.json").read_text(encoding="utf-8"))
+            cloud = RecordedCloud(recording, schema)
+        self._play = Play(config, job, self.link, policy, cloud, self._quality)
         self._play.base_quality = self._quality.of_edge(self._play.edge)
 
     def rounds(self) -> Iterator[dict[str, Any]]:
         """Every round's row."""
         for index in range(self._config.rounds):
             row, _ = self._play.next_round(lambda: None)
-            row["wall"]["train_s"] = self._trained["train_s"][index]
+            row["wall"]["train_s"] = (self._training.train_s if self._training else self._trained["train_s"])[index]
             yield row
 
     def edge_test_quality(self) -> float:
@@ -155,7 +160,8 @@ class _PolicyReplay:
 
     def totals(self) -> dict[str, Any]:
         """Figures of the training."""
-        kept = {key: value for key, value in self._trained.items() if key != "train_s"}
+        trained = self._training.totals(self._quality) if self._training else self._trained
+        kept = {key: value for key, value in trained.items() if key != "train_s"}
         return {**kept, "file_bytes": None}
 
 
@@ -227,26 +233,45 @@ def _record_policy(bench: Bench, arm: Arm, policy: Policy, link: Link) -> Path:
     folder = bench.recordings / policy.training_key
     if (folder / "complete.json").exists():
         return folder
-    config = arm.config
-    # A job of its own: training changes the parameters, and AdaLoRA another form of them.
-    job = build_job(config, policy, link)
-    cloud = LiveCloud(job.trainer, config.steps_per_round, Quality(job, config.validation_limit).of)
-    clock = _TrainingClock(job.trainer)
-    train_s = []
-    for index in range(config.rounds):
-        before = clock.total_s
-        last = cloud.advance(index, lambda: None)
-        train_s.append(round(clock.total_s - before, 3))
-        record_round(folder, index, last)
-    complete = {
-        "cloud_quality": bench.measuring(policy).of(last.factors.truncate(last.trained_ranks), "test"),
-        "lr": job.lr,
-        "steps_trained": config.rounds * config.steps_per_round,
-        "training_s": round(clock.total_s, 3),
-        "train_s": train_s,
-    }
-    write_json(folder / "complete.json", complete)
+    training = _Training(arm.config, policy, link)
+    for index in range(arm.config.rounds):
+        record_round(folder, index, training.advance(index, training.job.initial_edge, lambda: None))
+    write_json(folder / "complete.json", training.totals(bench.measuring(policy)))
     return folder
+
+
+class _Training(Cloud):
+    """A cloud that trains, and what a summary says of it.
+
+    Its job is its own: training changes the parameters, and AdaLoRA another form of them.
+    """
+
+    def __init__(self, config: RunConfig, policy: Policy, link: Link):
+        self.job = build_job(config, policy, link)
+        self.train_s: list[float] = []
+        self._steps = config.rounds * config.steps_per_round
+        quality = Quality(self.job, config.validation_limit)
+        self._cloud = LiveCloud(self.job.trainer, config.steps_per_round, quality.of)
+        self._clock = _TrainingClock(self.job.trainer)
+        self._last: CloudRound | None = None
+
+    def advance(self, round_index: int, held: EdgeState, on_step: Callable[[], None]) -> CloudRound:
+        """Train a round."""
+        before = self._clock.total_s
+        self._last = self._cloud.advance(round_index, held, on_step)
+        self.train_s.append(round(self._clock.total_s - before, 3))
+        return self._last
+
+    def totals(self, quality: Quality) -> dict[str, Any]:
+        """Figures of the whole training, ``cloud_quality`` on the test split."""
+        assert self._last is not None
+        return {
+            "cloud_quality": quality.of(self._last.factors.truncate(self._last.trained_ranks), "test"),
+            "lr": self.job.lr,
+            "steps_trained": self._steps,
+            "training_s": round(self._clock.total_s, 3),
+            "train_s": self.train_s,
+        }
 
 
 class _TrainingClock:

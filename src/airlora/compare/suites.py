@@ -91,12 +91,20 @@ def _deadline_s(plain_bytes: int) -> float:
     return float(f"{plain_bytes * 8 / BUDGET_BPS:.4g}")
 
 
-_MINILM = {"model": "minilm", "max_length": 64, "batch_size": 16, "rounds": 10, "round_period_s": 60.0}
+_MINILM = {
+    "model": "minilm",
+    "dtype": "float32",
+    "max_length": 64,
+    "batch_size": 16,
+    "rounds": 10,
+    "round_period_s": 60.0,
+}
 _MINILM_PLAIN = 331_776  # numbers of rank 8 on the six projections of all six layers, without the head
 
 _JOBS: dict[str, dict[str, Any]] = {
     "shakespeare": {
         "model": "stories260K",
+        "dtype": "float32",
         "data": "tinyshakespeare.txt",
         "batch_size": 8,
         "rounds": 20,
@@ -208,6 +216,8 @@ def _bytes(root: Path, seeds: tuple[int, ...], rates: Rates) -> Comparison:
     }
     ranks = (1, 2, 4, 8, 16, 32, 64)
     grid = [f"fixed:rank={rank},bits={bits}" for rank in ranks for bits in (2, 3, 4)]
+    grid += [f"fixed:rank={rank},bits=2,rounding=0.3" for rank in ranks]
+    grid += [f"fixed:rank={rank},bits=3,rounding=0.3" for rank in ranks if rank <= 8]
     grid += [f"uniform:rank={rank},bits={bits}" for rank in ranks for bits in (3, 4)]
     methods = [f"lora:rank={rank}" for rank in ranks]
     methods += ["adalora:rank=8", "dora:rank=8", "eva:rank=8", "vera:rank=64", "c3a:divide=1", "lokr:rank=4", "ia3"]

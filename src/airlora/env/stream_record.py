@@ -41,9 +41,9 @@ def record_job(config: RunConfig, folder: Path, on_stage: Callable[[str], None] 
     cloud = LiveCloud(job.trainer, config.steps_per_round, quality.of)
     for index in range(config.rounds):
         on_stage(f"{config.data}, seed {config.seed}: round {index + 1} of {config.rounds}")
-        record_round(folder, index, cloud.advance(index, lambda: None))
+        record_round(folder, index, cloud.advance(index, job.initial_edge, lambda: None))
     recorded = RecordedCloud(folder, job.adapter.schema)
-    rounds = [recorded.advance(index, lambda: None) for index in range(config.rounds)]
+    rounds = [recorded.advance(index, job.initial_edge, lambda: None) for index in range(config.rounds)]
     on_stage(f"{config.data}, seed {config.seed}: measuring")
     table = _Measurement(config, rounds, job.initial_edge, quality).table()
     table.save(folder)

@@ -73,6 +73,16 @@ class Policy(ABC):
         """Policies of one key share one training of a job."""
         return self.training
 
+    @property
+    def tuning_key(self) -> str:
+        """Policies of one key train at one learning rate."""
+        return self.training_key
+
+    @property
+    def live(self) -> bool:
+        """Whether training looks at what the edge holds, so that over several rounds each link has its own."""
+        return False
+
     @abstractmethod
     def decide(self, observation: Observation) -> Allocation:
         """A proposal, of any value: the caller projects it onto what is feasible before it is encoded."""

@@ -85,6 +85,8 @@ class Fixed(Policy):
             round.
         bits: bits per number.
         margin: fraction of the estimated budget that may be used.
+        rounding: share of all steps, the last ones (of the last round at most), that train on values rounded as they
+            will be sent: for a job that ends, at 2 and 3 bits. 0: none.
     """
 
     training: ClassVar[Training] = "fixed"
@@ -92,17 +94,31 @@ class Fixed(Policy):
     rank: int | None = None
     bits: int = 4
     margin: float = 1.0
+    rounding: float = 0.0
 
     def __post_init__(self) -> None:
         _check_bits(self.bits)
         _check_margin(self.margin)
         if self.rank is not None and self.rank < 1:
             raise ValueError(f"rank={self.rank} must be at least 1")
+        if not 0 <= self.rounding <= 1:
+            raise ValueError(f"rounding={self.rounding} must be in 0…1")
 
     @property
     def training_key(self) -> str:
+        """One for each rank, and for each number of bits that training rounds to."""
+        rounded = f"-{self.bits}bits-{self.rounding:g}" if self.rounding else ""
+        return self.tuning_key + rounded
+
+    @property
+    def tuning_key(self) -> str:
         """One for each rank."""
         return _ranked_key(self.training, self.rank)
+
+    @property
+    def live(self) -> bool:
+        """What is rounded to starts from what the edge holds."""
+        return self.rounding > 0
 
     def decide(self, observation: Observation) -> Allocation:
         """All that is trained; the codec sends what the budget carries, what the edge has longest first."""

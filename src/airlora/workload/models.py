@@ -27,7 +27,7 @@ class LoadedModel:
     """A base model ready to be adapted.
 
     Attributes:
-        model: in evaluation mode, on ``device``, float32 on CPU and bfloat16 on GPU.
+        model: in evaluation mode, on ``device``.
         tokenizer: its tokenizer, with a pad token.
         head: parameters of the classification head, by name; empty for language models. Their initial
             values are the same on every machine: zeros in the last linear map, seeded Gaussians before it.
@@ -43,13 +43,14 @@ class LoadedModel:
     fingerprint: str
 
 
-def load_model(source: str, *, num_labels: int | None, device: str = "auto") -> LoadedModel:
+def load_model(source: str, *, num_labels: int | None, device: str = "auto", dtype: str = "auto") -> LoadedModel:
     """Load a causal language model (``num_labels`` None) or a sequence classifier.
 
     Args:
         source: ``builtin:NAME``, a folder with config.json, weights and tokenizer, or a hub id.
         num_labels: classes of the head.
         device: ``auto`` (GPU if there is one), ``cpu``, ``cuda`` …
+        dtype: ``float32``, ``bfloat16``, or ``auto``: bfloat16 on a GPU, float32 on a CPU.
 
     Raises:
         ModelError: the folder is missing or incomplete, or the hub id cannot be had.
@@ -57,7 +58,7 @@ def load_model(source: str, *, num_labels: int | None, device: str = "auto") -> 
     chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ModelError(f"device {device!r} is not there: PyTorch finds no GPU; use --device cpu")
-    dtype = torch.bfloat16 if chosen.type == "cuda" else torch.float32
+    kind = ("bfloat16" if chosen.type == "cuda" else "float32") if dtype == "auto" else dtype
     path = _resolve(source)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -67,7 +68,7 @@ def load_model(source: str, *, num_labels: int | None, device: str = "auto") -> 
     options: dict[str, Any] = {} if num_labels is None else {"num_labels": num_labels, "ignore_mismatched_sizes": True}
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-        model, loading = cls.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
+        model, loading = cls.from_pretrained(path, dtype=getattr(torch, kind), output_loading_info=True, **options)
     except (
         OSError,
         ValueError,
