@@ -11,14 +11,17 @@ import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from airlora.compare.plan import Arm, Unit
+from airlora.compare.plan import Arm, Unit, slug
 from airlora.compare.replay import Bench, write_json
 from airlora.errors import AirLoraError, OutputError, StoreError
 
 _POLL_S = 2.0
+_FEWEST_ARMS = 6
+"""Arms for which it is worth starting one more process on a training that is recorded already."""
 
 
 def run_comparison(
@@ -50,10 +53,20 @@ def run_comparison(
     report()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(parallel, mp_context=context, initializer=_end_with_parent) as pool:
-        pending = {pool.submit(run_unit, unit, out, provenance) for unit in units if waiting_arms(unit, out)}
+        # A unit's training comes with its first arm; where many arms share it, the others follow once it is recorded.
+        pending = {}
+
+        def submit(unit: Unit, first: int) -> None:
+            part, rest = replace(unit, arms=unit.arms[:first]), replace(unit, arms=unit.arms[first:])
+            pending[pool.submit(run_unit, part, out, provenance)] = rest
+
+        for unit in units:
+            if left := tuple(waiting_arms(unit, out)):
+                submit(replace(unit, arms=left), 1 if parallel > 1 and len(left) > 2 * _FEWEST_ARMS else len(left))
         while pending:
-            finished, pending = wait(pending, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+            finished, _ = wait(pending, timeout=_POLL_S, return_when=FIRST_COMPLETED)
             for future in finished:
+                rest = pending.pop(future)
                 try:
                     future.result()
                 except BrokenProcessPool as error:
@@ -61,7 +74,19 @@ def run_comparison(
                         "a process of the comparison was killed (out of memory?); finished arms are kept: continue with"
                         " --resume, with a smaller --parallel"
                     ) from error
+                for part in _parts(rest, out, parallel):
+                    submit(part, len(part.arms))
             report()
+
+
+def _parts(unit: Unit, out: Path, parallel: int) -> list[Unit]:
+    """The arms of a unit in parts that may run side by side: one part where arms may still have to train."""
+    if not unit.arms:
+        return []
+    if not (out / unit.recordings / slug(unit.training) / "complete.json").exists():
+        return [unit]
+    size = max(_FEWEST_ARMS, -(-len(unit.arms) // parallel))
+    return [replace(unit, arms=unit.arms[at : at + size]) for at in range(0, len(unit.arms), size)]
 
 
 def is_done(arm: Arm, out: Path) -> bool:
