@@ -16,7 +16,8 @@ help: ## list the targets
 
 demo: $(TRAIN) ## adapt the built-in model over a fading link; writes runs/demo anew
 	rm -rf runs/demo
-	$(BIN)/airlora run --out runs/demo --link fading:snr_db=10,bandwidth_hz=1e5,doppler_hz=1 --round-period-s 10
+	$(BIN)/airlora run --out runs/demo --link fading:snr_db=10,bandwidth_hz=1e5,doppler_hz=1 --round-period-s 10 \
+		--validation-limit 256
 
 test: $(DEV) ## run the tests, warnings being errors
 	$(BIN)/python -m pytest

@@ -32,7 +32,7 @@ def payload_and_entropy(
         info, after = edge.read(layer)
         parts = [part for piece in info.pieces for part in parts_of(edge.schema, piece) if part.length]
         layout = Layout.of(parts)
-        target, steps, exact = targets.of(parts)
+        target, steps, exact, _ = targets.of(parts)
         modes, symbols, steps = _choose(layout, edge.held(parts), target, steps, exact)
         vector = 0
         for part in parts:

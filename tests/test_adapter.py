@@ -425,7 +425,7 @@ class Rows(Workload):
     def evaluate(self, split, limit=None):
         raise AssertionError
 
-    def validation_objective(self, limit):
+    def validate(self, limit):
         raise AssertionError
 
 

@@ -99,6 +99,9 @@ def run(
     validation_limit: Annotated[
         int | None, typer.Option(help="Validation rows (or windows) measured each round. [512]")
     ] = None,
+    guard_limit: Annotated[
+        int | None, typer.Option(help="Of these, rows that the encoder measures after every layer [default: all].")
+    ] = None,
     test_limit: Annotated[
         int | None, typer.Option(help="Rows or windows of the test split measured at the end [default: all].")
     ] = None,

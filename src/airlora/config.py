@@ -34,6 +34,7 @@ class RunConfig:
         max_length: tokens a text (classify) or a window (lm) at most.
         passes: training passes a step (see ``PrefixMixture``).
         validation_limit: rows (classify) or windows (lm) of the validation split used each round.
+        guard_limit: of these, how many the encoder measures after every layer; None for all.
         test_limit: rows or windows of the test split measured at the end; None for all.
         seed: of batches, initial factors, link and policy.
         text_column, label_column, encoding: how to read the data.
@@ -59,6 +60,7 @@ class RunConfig:
     max_length: int = 128
     passes: int = 3
     validation_limit: int = 512
+    guard_limit: int | None = None
     test_limit: int | None = None
     seed: int = 0
     text_column: str | None = None
@@ -71,8 +73,10 @@ class RunConfig:
         for name in ("rounds", "steps_per_round", "batch_size", "max_rank", "max_length", "passes", "validation_limit"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.test_limit is not None and self.test_limit < 1:
-            raise InputError(f"test_limit is {self.test_limit}; it must be at least 1")
+        for name in ("guard_limit", "test_limit"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
+                raise InputError(f"{name} is {limit}; it must be at least 1")
         for name in ("deadline_s", "round_period_s", "alpha", "lr"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):

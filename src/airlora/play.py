@@ -31,8 +31,9 @@ class Quality:
     job: Job
     limit: int
     test_limit: int | None = None
+    guard_limit: int | None = None
     _known: dict[tuple[str, str], float] = field(default_factory=dict)
-    _objectives: dict[str, float] = field(default_factory=dict)
+    _losses: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def of(self, factors: Factors, split: str = "validation") -> float:
         """Quality of these factors: on the validation split's fixed sample, or on a whole other split.
@@ -56,13 +57,19 @@ class Quality:
             self._known[key] = self.of(edge.factors(), split)
         return self._known[key]
 
-    def objective(self, edge: EdgeState) -> float:
-        """Validation objective of the edge's model on a quarter of the sample: what the encoder measures."""
-        if edge.id not in self._objectives:
+    def losses(self, edge: EdgeState) -> tuple[float, float]:
+        """What the encoder measures of the edge's model, lower is better: the validation objective, and the quality as
+        a loss, on ``guard_limit`` rows of the validation split (None: on the rows that ``of`` looks at)."""
+        if edge.id not in self._losses:
+            limit = self.limit if self.guard_limit is None else self.guard_limit
             with self.job.adapter.serving(edge.factors()):
-                value = self.job.workload.validation_objective(max(self.limit // 4, 1))
-            self._objectives[edge.id] = value if np.isfinite(value) else float("inf")
-        return self._objectives[edge.id]
+                objective, quality = self.job.workload.validate(limit)
+            if limit == self.limit and np.isfinite(quality):
+                self._known[edge.id, "validation"] = quality
+            loss = -quality if self.job.workload.higher_is_better else quality
+            found = tuple(value if np.isfinite(value) else float("inf") for value in (objective, loss))
+            self._losses[edge.id] = found[0], found[1]
+        return self._losses[edge.id]
 
 
 @dataclass
@@ -114,7 +121,7 @@ class Play:
         allocation = project(self.policy.decide(observation), observation.costs, float("inf"))
         clock.lap("decision_s")
         update = encode(
-            cloud_round.factors, self.edge, allocation, self.round, self.quality.objective, cloud_round.curvature
+            cloud_round.factors, self.edge, allocation, self.round, self.quality.losses, cloud_round.curvature
         )
         clock.lap("encode_s")
         delivery = self.link.transmit(update.layer_bytes, t_s, self.config.deadline_s)

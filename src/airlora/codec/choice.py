@@ -16,20 +16,25 @@ from airlora.codec.stream import StreamWriter
 from airlora.codec.targets import Targets
 
 TOLERANCE = 0.01
-"""How much worse, in nats of ``measure``, the state after a class of layers may be than the one before the update."""
+"""How much worse by ``measure``, in nats or as a share of the rows, the state after any layer may be than the one
+before the update."""
 ACTIVATION_GAIN = 0.005
-"""By how many nats a prefix must be better than the whole for a layer that activates it to be worth its bytes."""
+"""By how much a prefix must be better than the whole for a layer that activates it to be worth its bytes."""
 
-Measure = Callable[[EdgeState], float]
+Losses = tuple[float, ...]
+Measure = Callable[[EdgeState], float | Losses]
+"""What a state loses, lower is better; of several figures the first decides between drafts, and none may rise."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Draft:
-    """Layers chosen so far, the state after them, and the pieces of the class at hand that are among them."""
+    """Layers chosen so far, the state after them, and of the class at hand the pieces among them and the states after
+    each of its layers but the last."""
 
     state: EdgeState
     layers: tuple[bytes, ...] = ()
     added: tuple[Piece, ...] = ()
+    between: tuple[EdgeState, ...] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -43,7 +48,7 @@ class LayerChoice:
         targets: what to send.
         edge: the state that the update builds on.
         round_index: the round.
-        measure: loss of a state's model in nats, lower is better; None keeps every tail.
+        measure: see ``Measure``; None keeps every tail.
         budget_bytes: of all layers together.
     """
 
@@ -58,7 +63,7 @@ class LayerChoice:
         self._good = _Draft(edge)
         self._waiting: tuple[Piece, ...] = ()
         self._reached = [0] * len(edge.schema.projections)  # components that are good or wait, of each projection
-        self._before = self._last = measure(edge) if measure else 0.0
+        self._before = self._last = self._losses(edge)
         self._best: tuple[float, int] | None = None  # loss and largest active rank after a class
 
     @property
@@ -77,30 +82,31 @@ class LayerChoice:
         draft = self._draft(ordered, KEEP)
         if not draft.added:
             return
-        loss = self._before
-        if self._measure:
-            loss = self._measure(draft.state)
-            if self._has_tail(draft):
-                dropped = self._draft(ordered, DROP)
-                loss_dropped = self._measure(dropped.state)
-                if loss_dropped < loss:
-                    draft, loss = dropped, loss_dropped
+        losses, tail = self._losses(draft.state), KEEP
+        if self._measure and self._has_tail(draft):
+            dropped = self._draft(ordered, DROP)
+            losses_dropped = self._losses(dropped.state)
+            if losses_dropped[0] < losses[0]:
+                draft, losses, tail = dropped, losses_dropped, DROP
         for piece in draft.added:
             _mark(self._reached, piece)
-        if loss > self._before + TOLERANCE:
+        if self._is_worse(losses):
             self._waiting += draft.added
             return
-        self._good, self._waiting, self._last = draft, (), loss
-        if self._best is None or loss < self._best[0]:
-            self._best = loss, int(draft.state.active_ranks.max())
+        if any(self._is_worse(self._losses(state)) for state in draft.between):
+            draft = self._without_falls(draft, tail)
+        self._good, self._waiting, self._last = draft, (), losses
+        if self._best is None or losses[0] < self._best[0]:
+            self._best = losses[0], int(draft.state.active_ranks.max())
 
     def activate_best(self) -> None:
         """End with a layer that makes the best prefix active, if that is not what the last one left."""
-        if not self._measure or self._best is None or self._best[0] >= self._last - ACTIVATION_GAIN:
+        if not self._measure or self._best is None or self._best[0] >= self._last[0] - ACTIVATION_GAIN:
             return
         info = LayerInfo(self._round, self._good.state.id[:16], (), CAP, self._best[1])
         draft = self._append(self._good, info)
-        if draft.size_bytes <= self._budget and self._measure(draft.state) < self._last:
+        losses = self._losses(draft.state)
+        if draft.size_bytes <= self._budget and losses[0] < self._last[0] and not self._is_worse(losses):
             self._good = draft
 
     def _draft(self, pieces: Sequence[Piece], tail: int) -> _Draft:
@@ -113,9 +119,28 @@ class LayerChoice:
             base, joint = (start, (*self._waiting, *draft.added)) if self._waiting else (draft, ())
             longer = self._append(base, LayerInfo(self._round, base.state.id[:16], (*joint, piece), tail))
             if longer.size_bytes <= self._budget:
-                draft = _Draft(longer.state, longer.layers, (*draft.added, piece))
+                between = () if joint or not draft.added else (*draft.between, draft.state)
+                draft = _Draft(longer.state, longer.layers, (*draft.added, piece), between)
                 _mark(reached, piece)
         return draft
+
+    def _without_falls(self, draft: _Draft, tail: int) -> _Draft:
+        """A draft whose end is good, each layer that leaves a bad state joined with the next one."""
+        longer = _Draft(self._good.state, self._good.layers)
+        joint: tuple[Piece, ...] = ()
+        for piece in draft.added:
+            joint = (*joint, piece)
+            tried = self._append(longer, LayerInfo(self._round, longer.state.id[:16], joint, tail))
+            if piece is draft.added[-1] or not self._is_worse(self._losses(tried.state)):
+                longer, joint = tried, ()
+        return longer
+
+    def _losses(self, state: EdgeState) -> Losses:
+        found = self._measure(state) if self._measure else 0.0
+        return found if isinstance(found, tuple) else (found,)
+
+    def _is_worse(self, losses: Losses) -> bool:
+        return any(after > before + TOLERANCE for after, before in zip(losses, self._before, strict=True))
 
     def _append(self, draft: _Draft, info: LayerInfo) -> _Draft:
         layer, state = write_layer(draft.state, info, self._targets)

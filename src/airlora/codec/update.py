@@ -96,15 +96,16 @@ def encode(
     What happens to components that the edge holds beyond those of a layer is measured: new components on top of a
     tail trained for others can be worse than the new ones alone, or better. After each class the better of keeping
     and dropping is taken; if even that is worse than the state before the update by more than ``choice.TOLERANCE``, the
-    class joins the next one in a single layer, or is left out if it is the last. In the end, the prefix that
-    measured best becomes active. Without ``measure`` tails are kept.
+    class joins the next one in a single layer, or is left out if it is the last; within a class, a layer that leaves
+    such a state joins the next layer. In the end, the prefix that measured best becomes active. Without ``measure``
+    tails are kept.
 
     Args:
         factors: the cloud's adapter, with at least ``allocation.ranks`` components.
         edge: the state that the edge last acknowledged.
         allocation: a valid one (see ``codec.project``).
         round_index: not below the edge's newest round, below 2^32.
-        measure: loss of a state's model in nats, lower is better, on validation data.
+        measure: what a state's model loses on validation data (see ``choice.Measure``).
         curvature: at these factors: steps and rounding errors are placed where the loss feels them least.
 
     Raises:

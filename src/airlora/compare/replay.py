@@ -98,7 +98,9 @@ class Bench:
         key = policy.tuning_key
         if key not in self._measuring:
             job = build_job(self.config, policy, make_link(self.config.link, self.unit.seed))
-            self._measuring[key] = Quality(job, self.config.validation_limit, self.config.test_limit)
+            self._measuring[key] = Quality(
+                job, self.config.validation_limit, self.config.test_limit, self.config.guard_limit
+            )
         return self._measuring[key]
 
     @cached_property

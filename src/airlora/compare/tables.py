@@ -231,7 +231,7 @@ def reference_arm(arms: pd.DataFrame) -> str:
     return str(([name for name in REFERENCES if name in names] or policies or names)[0])
 
 
-_SIZE_KEYS = ("rank", "bits", "divide")
+_SIZE_KEYS = ("rank", "bits", "divide", "rounding")
 _ALL_PEERS = "peft"
 
 

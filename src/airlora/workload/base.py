@@ -66,10 +66,11 @@ class Workload(ABC):
         """Quality on a split (or on ``limit`` of its rows, always the same ones) of the model as it is now."""
 
     @abstractmethod
-    def validation_objective(self, limit: int) -> float:
-        """What no update may make worse, on ``limit`` rows of the validation split, always the same; lower is better.
+    def validate(self, limit: int) -> tuple[float, float]:
+        """(objective, quality) on ``limit`` rows of the validation split, those that ``evaluate`` takes.
 
-        0.01 is a hundredth of a nat of language modelling, or a point of accuracy.
+        The objective is smooth and lower is better; 0.01 of it is a hundredth of a nat of language modelling, or as
+        much as a point of accuracy. No update may make it, or the quality, worse than the encoder tolerates.
         """
 
 

@@ -100,6 +100,7 @@ class LanguageModelWorkload(Workload):
             count += batch.targets.numel()
         return total / count
 
-    def validation_objective(self, limit: int) -> float:
-        """Mean NLL a token over ``limit`` windows of the validation split."""
-        return self.evaluate("validation", limit)
+    def validate(self, limit: int) -> tuple[float, float]:
+        """Mean NLL a token over ``limit`` windows of the validation split, as both."""
+        loss = self.evaluate("validation", limit)
+        return loss, loss
