@@ -179,7 +179,7 @@ def _choose(
     target: np.ndarray,
     steps: np.ndarray,
     exact: np.ndarray,
-    rounded: np.ndarray | None,
+    rounded: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Modes (vectors,), symbols (n,) int32, steps (vectors,): the cheaper of residual and fresh; residual on a tie."""
     wide = target.astype(np.float64)
