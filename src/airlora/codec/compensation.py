@@ -17,6 +17,9 @@ from airlora.codec.steps import GRID
 
 RIDGE = 0.2
 """Share of the mean power of the inputs that is added in every direction: the sample is a sample."""
+LARGEST_GROWTH = 1.5
+"""Most that corrections may multiply the energy of u by: where components see nearly dependent inputs (at the full
+rank of a map) they grow without bound, and their bytes with them; u is rounded plainly then."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,54 +58,57 @@ def compensate(projections: Sequence[Rounding]) -> list[np.ndarray]:
         if each.u.size and each.inputs.any() and each.u.any():
             shapes.setdefault(each.shape, []).append(index)
     for indices in shapes.values():
-        group = [projections[index] for index in indices]
-        names = ("u", "v", "held_u", "held_v", "step_u", "step_v", "inputs")
-        found = _compensate(*(np.stack([getattr(each, name) for each in group]) for name in names))
-        for index, target in zip(indices, found, strict=True):
-            targets[index] = target
+        for index, target in zip(indices, _compensate([projections[index] for index in indices]), strict=True):
+            u = projections[index].u
+            if np.vdot(target, target) <= LARGEST_GROWTH * np.vdot(u, u):
+                targets[index] = target
     return targets
 
 
-def _compensate(
-    u: np.ndarray,
-    v: np.ndarray,
-    held_u: np.ndarray,
-    held_v: np.ndarray,
-    step_u: np.ndarray,
-    step_v: np.ndarray,
-    inputs: np.ndarray,
-) -> np.ndarray:
-    """``compensate`` for a stack of projections of one shape: (p, r, d_out) float32."""
-    rounded_v = rounded(v, held_v, step_v)
-    # The answer does not depend on the scales of v and of the inputs: at scale 1 no product overflows.
-    scale_v = np.maximum(np.abs(rounded_v).max(axis=(1, 2), keepdims=True), 1e-30)
-    rounded_v, v = (rounded_v / scale_v).astype(np.float32), (v / scale_v).astype(np.float32)
-    power = np.maximum(np.square(inputs).mean(axis=(1, 2), keepdims=True), 1e-30)
-    x = (inputs.swapaxes(1, 2) / np.sqrt(power * inputs.shape[1])).astype(np.float32)  # (p, d_in, samples)
-    seen, meant = rounded_v @ x, v @ x  # (p, r, samples)
-    gram = (seen @ seen.swapaxes(1, 2) + RIDGE * (rounded_v @ rounded_v.swapaxes(1, 2))).astype(np.float64)
-    cross = (seen @ meant.swapaxes(1, 2) + RIDGE * (rounded_v @ v.swapaxes(1, 2))).astype(np.float64)  # rounded · meant
+def _compensate(group: Sequence[Rounding]) -> np.ndarray:
+    """``compensate`` for projections of one shape: (p, r, d_out) float32."""
+    u, held_u, step_u = (np.stack([getattr(each, name) for each in group]) for name in ("u", "held_u", "step_u"))
+    gram, cross = (np.stack(matrices) for matrices in zip(*map(_products, group), strict=True))  # (p, r, r) each
     rank = gram.shape[1]
     diagonal = np.trace(gram, axis1=1, axis2=2)[:, None, None] / rank
     gram += (1e-6 * diagonal + 1e-30) * np.eye(rank)
-    fitted = np.linalg.solve(gram, cross @ u)  # (p, r, d_out)
+    fitted = np.linalg.solve(gram, cross).astype(np.float32) @ u  # (p, r, d_out)
     # Upper Cholesky factor of the inverse: its row k says how the columns after k make up for column k.
     upper = np.linalg.cholesky(np.linalg.inv(gram)).swapaxes(1, 2)
+    share = (upper / np.diagonal(upper, axis1=1, axis2=2)[:, :, None]).astype(np.float32)
     targets = np.empty_like(u)
     for k in range(rank):
         targets[:, k] = fitted[:, k]
-        error = (fitted[:, k] - rounded(targets[:, k], held_u[:, k], step_u[:, k])) / upper[:, k, k, None]
-        fitted[:, k + 1 :] -= upper[:, k, k + 1 :, None] * error[:, None, :]
+        error = fitted[:, k] - rounded(targets[:, k], held_u[:, k], step_u[:, k])
+        fitted[:, k + 1 :] -= share[:, k, k + 1 :, None] * error[:, None, :]
     return targets
 
 
+def _products(each: Rounding) -> tuple[np.ndarray, np.ndarray]:
+    """Second moments, over the inputs, of what the rounded v makes of them, with itself and with what v makes of them.
+
+    (r, r) float64 each. Their scales do not matter for the answer: of v and inputs of scale 1, nothing overflows.
+    """
+    rounded_v = rounded(each.v, each.held_v, each.step_v)
+    both = np.concatenate([rounded_v, each.v]) / max(float(np.abs(rounded_v).max()), 1e-30)  # (2 r, d_in)
+    x = each.inputs
+    seen = both @ x.T  # (2 r, samples)
+    power = max(float(np.vdot(x, x)) / x.size, 1e-30)
+    rank = len(rounded_v)
+    moments = seen[:rank] @ seen.T / (power * len(x)) + RIDGE * (both[:rank] @ both.T)  # (r, 2 r)
+    return moments[:, :rank].astype(np.float64), moments[:, rank:].astype(np.float64)
+
+
 def rounded(target: np.ndarray, held: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """What the edge will hold of vectors along the last axis: whole steps from what it has, or from zero if nearer."""
-    scale = np.where(step < 0, np.inf, GRID[step])[..., None]
-    wide = target.astype(np.float64)
-    change = wide - held
-    nearer = (np.square(change).sum(axis=-1) <= np.square(wide).sum(axis=-1))[..., None]
-    base = np.where(nearer | (step[..., None] < 0), held, 0.0)
-    with np.errstate(invalid="ignore"):
-        whole = np.rint((wide - base) / scale)
-        return np.where(step[..., None] < 0, base, base + whole * np.where(np.isinf(scale), 0.0, scale))
+    """What the edge will hold of float32 vectors along the last axis: whole steps from what it has or, if nearer, zero."""
+    kept = step[..., None] < 0
+    scale = np.where(kept, np.float32(1), GRID[step][..., None])
+    change = target - held
+    nearer = np.square(change).sum(axis=-1) <= np.square(target).sum(axis=-1)
+    from_held = nearer[..., None] | kept
+    if from_held.all():
+        base, wanted = held, change
+    else:
+        base = np.where(from_held, held, np.float32(0))
+        wanted = target - base
+    return base + np.where(kept, np.float32(0), np.rint(wanted / scale) * scale)
