@@ -17,7 +17,7 @@ from airlora.codec.steps import GRID
 
 RIDGE = 0.2
 """Share of the mean power of the inputs that is added in every direction: the sample is a sample."""
-LARGEST_GROWTH = 1.5
+LARGEST_GROWTH = 3.0
 """Most that corrections may multiply the energy of u by: where components see nearly dependent inputs (at the full
 rank of a map) they grow without bound, and their bytes with them; u is rounded plainly then."""
 
@@ -100,7 +100,7 @@ def _products(each: Rounding) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rounded(target: np.ndarray, held: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """What the edge will hold of float32 vectors along the last axis: whole steps from what it has or, if nearer, zero."""
+    """What the edge will hold of vectors along the last axis: whole steps from what it has, or from zero if nearer."""
     kept = step[..., None] < 0
     scale = np.where(kept, np.float32(1), GRID[step][..., None])
     change = target - held
