@@ -85,7 +85,7 @@ def test_without_rounding_a_training_is_as_it_was() -> None:
     plain, cloud = cloud_of(replace(CONFIG, policy="fixed:rank=2,bits=2", steps_per_round=5))
     cloud.advance(0, plain.initial_edge, lambda: None)
     rounded, _ = cloud_of(CONFIG)
-    rounded.trainer.strategy.begin_round(rounded.initial_edge.stored_factors())
+    rounded.trainer.strategy.begin_round(rounded.initial_edge.stored_factors(), rounded.initial_edge.active_ranks)
     rounded.trainer.train(0, 5, lambda *_: None)
     for a, b in zip(plain.trainer.factors().u, rounded.trainer.factors().u, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -114,7 +114,7 @@ def test_iterates_are_kept_when_a_step_fails() -> None:
     """Rounded values stand in for the iterates only while gradients are computed."""
     job, _ = cloud_of(replace(CONFIG, steps_per_round=2, policy="fixed:rank=2,bits=2,rounding=1"))
     strategy = job.trainer.strategy
-    strategy.begin_round(job.initial_edge.stored_factors())
+    strategy.begin_round(job.initial_edge.stored_factors(), job.initial_edge.active_ranks)
     job.trainer.train(0, 1, lambda *_: None)
     before = [layer.left.detach().clone() for layer in job.adapter.layers.values()]
 

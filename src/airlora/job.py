@@ -20,6 +20,7 @@ from airlora.adapter import (
     NestedStrategy,
     PrefixMixture,
     RoundingStrategy,
+    SteeredStrategy,
     Trainer,
     find_targets,
     make_schema,
@@ -102,8 +103,8 @@ def build_job(config: RunConfig, policy: Policy, link: Link) -> Job:
     elif isinstance(policy, Fixed) and policy.rounding:
         strategy = _rounding(config, policy, adapter, optimizer)
     else:
-        passes = min(config.passes, len(adapter.schema.prefixes))
-        strategy = NestedStrategy(PrefixMixture(adapter.schema.prefixes, passes, config.seed))
+        mixture = PrefixMixture(adapter.schema.prefixes, min(config.passes, len(adapter.schema.prefixes)), config.seed)
+        strategy = SteeredStrategy(mixture, policy.steer) if policy.steer else NestedStrategy(mixture)
     return Job(
         workload=workload,
         adapter=adapter,

@@ -89,7 +89,7 @@ class LiveCloud(Cloud):
             losses.append(loss)
             on_step()
 
-        self._trainer.strategy.begin_round(held.stored_factors())
+        self._trainer.strategy.begin_round(held.stored_factors(), held.active_ranks)
         self._trainer.train(round_index * self._steps, self._steps, keep)
         text = describe(texts, self.vocabulary, float(np.mean(losses)))
         self.vocabulary.update(word for row in texts for word in words(row))

@@ -8,7 +8,7 @@ from airlora.adapter.nested import NestedAdapter, NestedLinear, make_schema
 from airlora.adapter.optim import HEAD_LR_RATIO, NestedAdam
 from airlora.adapter.rounding import RoundingStrategy
 from airlora.adapter.targets import find_targets
-from airlora.adapter.training import AdaLoraStrategy, ChosenRanksStrategy, NestedStrategy, Trainer
+from airlora.adapter.training import AdaLoraStrategy, ChosenRanksStrategy, NestedStrategy, SteeredStrategy, Trainer
 
 __all__ = [
     "HEAD_LR_RATIO",
@@ -24,6 +24,7 @@ __all__ = [
     "PrefixMixture",
     "RoundingStrategy",
     "Sensitivity",
+    "SteeredStrategy",
     "Trainer",
     "component_energy",
     "export_peft",

@@ -28,8 +28,12 @@ class Strategy(ABC):
     def backward(self, workload: Workload, adapter: NestedAdapter, batch: Batch, step: int) -> float:
         """Accumulate gradients, leave the ranks to update active, and return the mean loss in nats."""
 
-    def begin_round(self, held: Factors) -> None:
-        """Look at what the edge is known to hold (all it stores) before a round's first step."""
+    def begin_round(self, held: Factors, active: np.ndarray) -> None:
+        """Look at the edge before a round's first step.
+
+        Args:
+            held: all that it is known to store. active: (projections,) its active ranks.
+        """
 
     @abstractmethod
     def trained_ranks(self, adapter: NestedAdapter) -> np.ndarray:
@@ -79,6 +83,41 @@ class NestedStrategy(Strategy):
     def trained_ranks(self, adapter: NestedAdapter) -> np.ndarray:
         """Every prefix was trained."""
         return adapter.schema.r_max
+
+
+class SteeredStrategy(NestedStrategy):
+    """Trains in every step the ranks that the edge has active, and beside them one prefix of the mixture.
+
+    Args:
+        mixture: of prefixes, each in its turn, so that all stay models of their own.
+        weight: of the edge's ranks in the loss, above 0, at most 1; before anything was delivered the mixture is
+            trained alone.
+    """
+
+    def __init__(self, mixture: PrefixMixture, weight: float):
+        super().__init__(mixture)
+        self._weight = weight
+        self._active = np.zeros(0, np.int64)
+
+    def begin_round(self, held: Factors, active: np.ndarray) -> None:
+        """Remember the edge's ranks."""
+        self._active = active
+
+    def backward(self, workload: Workload, adapter: NestedAdapter, batch: Batch, step: int) -> float:
+        """One pass at the edge's ranks and one at a prefix."""
+        if not self._active.any():
+            return super().backward(workload, adapter, batch, step)
+        passes = self.mixture.draw(step, len(batch.targets))
+        beside = passes[step % len(passes)].rank
+        total = 0.0
+        for ranks, weight in ((self._active, self._weight), (beside, 1 - self._weight)):
+            if weight:
+                adapter.set_ranks(ranks)
+                loss = workload.loss(batch) * weight
+                loss.backward()
+                total += float(loss.detach())
+        adapter.set_ranks(np.maximum(self._active, beside if self._weight < 1 else 0))
+        return total
 
 
 class AdaLoraStrategy(Strategy):

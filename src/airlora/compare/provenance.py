@@ -1,4 +1,4 @@
-"""What made a comparison: the command, the commit and the versions."""
+"""What made a comparison: the command, the commit, the versions and the device."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import airlora
 from airlora.compare.plan import Comparison
@@ -63,4 +65,5 @@ def _versions() -> dict[str, str]:
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = airlora.__version__ if name == "airlora" else "not installed"
-    return {**versions, **plugin_versions()}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return {**versions, "device": device, **plugin_versions()}

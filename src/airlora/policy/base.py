@@ -64,24 +64,26 @@ class Policy(ABC):
     Attributes:
         training: how the cloud trains for this policy: ``nested``, the fixed mixture of prefixes; ``fixed``, one rank
             alone; or ``adalora``, pruning by importance.
+        steer: weight in nested training of the ranks that the edge has active, 0 … 1; 0 leaves the mixture fixed.
     """
 
     training: ClassVar[Training] = "nested"
-
-    @property
-    def training_key(self) -> str:
-        """Policies of one key share one training of a job."""
-        return self.training
+    steer: float = 0.0
 
     @property
     def tuning_key(self) -> str:
         """Policies of one key train at one learning rate."""
-        return self.training_key
+        return self.training
+
+    @property
+    def training_key(self) -> str:
+        """Policies of one key share one training of a job."""
+        return f"{self.tuning_key}-steered-{self.steer:g}" if self.steer else self.tuning_key
 
     @property
     def live(self) -> bool:
         """Whether training looks at what the edge holds, so that over several rounds each link has its own."""
-        return False
+        return self.steer > 0
 
     @abstractmethod
     def decide(self, observation: Observation) -> Allocation:

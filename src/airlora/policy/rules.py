@@ -24,6 +24,12 @@ def _check_margin(margin: float) -> None:
         raise ValueError(f"margin={margin} must be finite and above 0")
 
 
+def check_steer(steer: float) -> None:
+    """Refuse a weight outside 0 … 1."""
+    if not 0 <= steer <= 1:
+        raise ValueError(f"steer={steer} must be in 0…1")
+
+
 def _ranked_key(training: str, rank: int | None) -> str:
     return training if rank is None else f"{training}-{rank}"
 
@@ -58,14 +64,17 @@ class Fit(Policy):
     Attributes:
         bits: bits per number. More than 4 cost bytes and gain hardly any quality (docs/results.md).
         margin: fraction of the estimated budget that may be used.
+        steer: see ``Policy``.
     """
 
     bits: int = 4
     margin: float = 1.0
+    steer: float = 0.0
 
     def __post_init__(self) -> None:
         _check_bits(self.bits)
         _check_margin(self.margin)
+        check_steer(self.steer)
 
     def decide(self, observation: Observation) -> Allocation:
         """The largest rank that fits; everything while the rate is unknown."""
@@ -270,7 +279,7 @@ class AdaLora(Policy):
             raise ValueError(f"warmup={self.warmup} and final={self.final} must be ≥ 0 and sum to less than 1")
 
     @property
-    def training_key(self) -> str:
+    def tuning_key(self) -> str:
         """One for each mean rank."""
         return _ranked_key(self.training, self.rank)
 
