@@ -29,7 +29,16 @@ RULES = ("fit", "flood", "greedy", "random", "fixed", "adalora", "uniform:rank=8
 RULES_ON_TRACES = ("fit", "flood", "fixed", "airllm", "adalora:rank=8", "uniform:rank=8,bits=16")
 """What the suite over recorded links compares."""
 
-RESENT = ("lora:rank=8,file=fp32", "lora:rank=8", "lora:rank=1", "lora:rank=8,file=fp16+zstd", "adalora:rank=4")
+RESENT = (
+    "lora:rank=8,file=fp32",
+    "lora:rank=8",
+    "lora:rank=8,file=fp16+zstd",
+    "lora:rank=1",
+    "adalora:rank=4",
+    "dora:rank=8",
+    "eva:rank=8",
+    "vera:rank=64",
+)
 """What is resent whole in the suites over links, fp16 where nothing else is said."""
 
 _SNRS_DB = (-5, 0, 5, 10, 15)
