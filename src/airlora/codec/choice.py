@@ -88,13 +88,14 @@ class LayerChoice:
             losses_dropped = self._losses(dropped.state)
             if losses_dropped[0] < losses[0]:
                 draft, losses, tail = dropped, losses_dropped, DROP
+        if not self._is_worse(losses) and any(self._is_worse(self._losses(state)) for state in draft.between):
+            draft = self._without_falls(draft, tail)
+            losses = self._losses(draft.state)
         for piece in draft.added:
             _mark(self._reached, piece)
         if self._is_worse(losses):
             self._waiting += draft.added
             return
-        if any(self._is_worse(self._losses(state)) for state in draft.between):
-            draft = self._without_falls(draft, tail)
         self._good, self._waiting, self._last = draft, (), losses
         if self._best is None or losses[0] < self._best[0]:
             self._best = losses[0], int(draft.state.active_ranks.max())
@@ -133,7 +134,7 @@ class LayerChoice:
             tried = self._append(longer, LayerInfo(self._round, longer.state.id[:16], joint, tail))
             if piece is draft.added[-1] or not self._is_worse(self._losses(tried.state)):
                 longer, joint = tried, ()
-        return longer
+        return _Draft(longer.state, longer.layers, draft.added)
 
     def _losses(self, state: EdgeState) -> Losses:
         found = self._measure(state) if self._measure else 0.0

@@ -29,6 +29,8 @@ LAYER_BYTES = 4096
 """Largest layer in bytes, wherever a single projection's block is not larger."""
 SMALL_LAYER_BYTES = 512
 """Layers are cut finer for small budgets, an eighth of the budget each, but not below this."""
+FINE_BUDGETS = 4.0
+"""… as far as this many times what the link is expected to carry; what comes later is hardly ever sent."""
 _FLOAT16_PER_RMS = 2.0**11.4
 """float16 in an interval as wide as the root mean square of Gaussian numbers, around one of them (geometric mean)."""
 
@@ -171,12 +173,21 @@ class Costs:
             else:
                 total += float(self.projection_bytes(bits)[index, rank])
         classes += sum(prefix <= allocation.ranks.max(initial=0) for prefix in (1, *self.schema.prefixes[:-1]))
-        layers = max(total / layer_room(allocation.carried_bytes), classes)
+        fine = min(total, FINE_BUDGETS * allocation.carried_bytes)
+        count = fine / layer_room(allocation.carried_bytes) + (total - fine) / layer_room(float("inf"))
+        layers = max(count, classes)
         return total + layers * (FRAME_BYTES + 6)
 
 
-def layer_room(carried_bytes: float) -> float:
-    """Bytes that a layer's body should have, of an update of which the link carries this much."""
+def layer_room(carried_bytes: float, before: float = 0.0) -> float:
+    """Bytes that a layer's body should have.
+
+    Args:
+        carried_bytes: what the link is expected to carry of the update.
+        before: bytes of the update that come before the layer.
+    """
+    if before > FINE_BUDGETS * carried_bytes:
+        return LAYER_BYTES - FRAME_BYTES
     return min(LAYER_BYTES, max(carried_bytes / 8, SMALL_LAYER_BYTES)) - FRAME_BYTES
 
 

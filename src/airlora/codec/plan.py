@@ -15,25 +15,32 @@ from airlora.factors import Schema
 
 def plan(schema: Schema, allocation: Allocation, costs: Costs) -> list[list[Piece]]:
     """The pieces of a whole update by priority class: head and first block, then each later block."""
-    room = min(layer_room(allocation.carried_bytes), max(allocation.budget_bytes - FRAME_BYTES, 1))
     ranks = allocation.ranks.tolist()
     component_bytes = []  # of each projection, (rank,)
     for index, rank in enumerate(ranks):
         bits = allocation.bits[index] if np.ndim(allocation.bits) == 1 else allocation.bits[index][:rank]
         component_bytes.append(costs.component_bytes(index, rank, bits))
+    head_bytes = float(costs.head[BITS.index(allocation.head_bits)]) if allocation.head_bits and schema.head else 0.0
+
+    def room(before: float) -> float:
+        """Of a layer that so many bytes come before."""
+        return min(layer_room(allocation.carried_bytes, before), max(allocation.budget_bytes - FRAME_BYTES, 1))
+
     classes: list[list[Piece]] = []
+    before = head_bytes
     for block, prefix in enumerate(schema.prefixes):
         start = schema.prefixes[block - 1] if block else 0
         sizes = [float(each[start:prefix].sum()) for each in component_bytes]
         pieces: list[Piece] = []
-        for group in _groups(sizes, room):
+        for group in _groups(sizes, room(before)):
             stops = [min(ranks[index], prefix) if ranks[index] > start else 0 for index in group]
             pieces.append(BlockPiece(group[0], start, tuple(stops)))
         classes.append(pieces)
+        before += sum(sizes)
     if allocation.head_bits and schema.head:
         rows = schema.head_rows
-        size = costs.head[BITS.index(allocation.head_bits)] / rows
-        classes[0] = [*(HeadPiece(g[0], len(g)) for g in _groups([max(size, 1e-9)] * rows, room)), *classes[0]]
+        groups = _groups([max(head_bytes / rows, 1e-9)] * rows, room(0.0))
+        classes[0] = [*(HeadPiece(group[0], len(group)) for group in groups), *classes[0]]
     return [pieces for pieces in classes if pieces]
 
 
