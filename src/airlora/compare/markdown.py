@@ -185,9 +185,9 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def seeds_text(found: Findings) -> str:
-    """Which seeds, and whether they are too few to trust an interval."""
-    seeds = found.seeds
+def seeds_text(found: Findings, job: str | None = None) -> str:
+    """Which seeds, of all jobs or of one, and whether they are too few to trust an interval."""
+    seeds = found.seeds if job is None else found.seeds_of(job)
     text = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     if len(seeds) == 1:
         return f"{text} (one seed: no interval and no verdict)"
@@ -248,7 +248,8 @@ def _comparison(found: Findings) -> list[str]:
         metric = str(found.means.loc[found.means["job"] == job, "metric"].iloc[0])
         better = "higher" if metric == "accuracy" else "lower"
         parts.append(f"### {job}\n")
-        parts.append(f"Quality is {metric} in {unit(metric)}, {better} is better.\n")
+        only = "" if found.seeds_of(job) == found.seeds else f" Only {seeds_text(found, job)}."
+        parts.append(f"Quality is {metric} in {unit(metric)}, {better} is better.{only}\n")
         parts.append(table(HEADINGS[1:], [row[1:] for row in mean_rows(found) if row[0] == job]))
         for measure, title in zip(tables.PAIR_MEASURES, ("at the end", "over time"), strict=True):
             headings, rows = verdict_rows(found, job, measure)
@@ -319,12 +320,11 @@ def results_block(out: Path) -> str:
         metric, better = str(first["metric"]), "higher" if first["higher_is_better"] else "lower"
         parts.append(
             f"`{job}`: {metric} of the edge's model on the test split at the end, in {unit(metric)} ({better} is"
-            f" better), and kB on air a round in brackets; mean of {seeds_text(found)}. Before training:"
+            f" better), and kB on air a round in brackets; mean of {seeds_text(found, job)}. Before training:"
             f" {quality(first['base_quality'], metric)}. Columns are links, with their budget in brackets.\n"
         )
         parts.append(quality_grid(found, job))
-    commands = ", ".join(f"`{command}`" for command in found.commands)
-    parts.append(f"Commit {found.commit}, {commands}\n")
+    parts.append(f"Commit {found.commit}, `{found.commands[0]}`\n")
     return "\n".join(parts)
 
 

@@ -56,6 +56,10 @@ class Findings:
         """All seeds, ascending."""
         return tuple(sorted(int(seed) for seed in self.arms["seed"].unique()))
 
+    def seeds_of(self, job: str) -> tuple[int, ...]:
+        """Those of one job, ascending."""
+        return tuple(sorted(int(seed) for seed in self.arms.loc[self.arms["job"] == job, "seed"].unique()))
+
     @property
     def reference(self) -> str:
         """The arm that verdicts are stated against."""
