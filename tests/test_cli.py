@@ -396,7 +396,7 @@ def test_ctrl_c_before_anything_was_written(command: Run, tmp_path: Path, monkey
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def test_sigint_to_the_process(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    options = [*TINY, "--rounds", "60"]
+    options = [*TINY, "--rounds", "600"]
     process = subprocess.Popen(
         [sys.executable, "-m", "airlora", "run", "--out", str(out), *options],
         stdout=subprocess.PIPE,
@@ -412,9 +412,9 @@ def test_sigint_to_the_process(tmp_path: Path) -> None:
     assert (process.returncode, err.count("\n")) == (130, 1), err
     assert "rounds are kept" in err
     done = len(rows.read_text().splitlines())
-    assert 0 < done < 60
+    assert 0 < done < 600
     text = (out / "config.toml").read_text()
-    (out / "config.toml").write_text(text.replace("rounds = 60", f"rounds = {done + 1}"))  # enough to see it go on
+    (out / "config.toml").write_text(text.replace("rounds = 600", f"rounds = {done + 1}"))  # enough to see it go on
     again = subprocess.run(
         [sys.executable, "-m", "airlora", "run", "--out", str(out), "--resume"],
         capture_output=True,
