@@ -123,6 +123,7 @@ class Trials:
             quality = training.quality("validation")
             return quality if training.workload.higher_is_better else -quality
         job = build_job(replace(config, lr=rate.lr), make_policy(config.policy, 0), make_link("awgn", 0))
+        job.trainer.strategy.begin_round(job.initial_edge.stored_factors(), job.initial_edge.active_ranks)
         job.trainer.train(0, config.rounds * config.steps_per_round, lambda *_: None)
         measure, factors = Quality(job, config.validation_limit), job.trainer.factors()
         ranks = [np.minimum(prefix, factors.ranks) for prefix in job.adapter.schema.prefixes]
@@ -150,6 +151,7 @@ def find_tasks(options: Options) -> list[Task]:
     tasks = []
     for name, config in comparison.jobs.items():
         once = replace(config, seed=0)
+        # Of the policies that train at one rate the first one named is trained.
         ours = {make_policy(spec, 0).tuning_key: spec for spec in reversed(comparison.policies.values())}
         tasks += [Task(name, key, replace(once, policy=spec), None) for key, spec in ours.items()]
         keys = {peer.tuning_key: peer for peer in comparison.peers.values() if peer.steps == 1 and peer.lr is None}

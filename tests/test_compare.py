@@ -214,6 +214,55 @@ def test_an_estimate_by_hand(tmp_path):
     assert [as_text(s) for s in (42, 600, 9000)] == ["42 s", "10 min", "2.5 h"]
 
 
+def test_a_training_that_looks_at_the_edge_is_counted_for_every_link(tmp_path):
+    times = JobTimes(step_s=2.0, pass_s=1.0, validation_s=0.5, test_s=3.0)
+    (unit,) = comparison(("fit:steer=0.5",)).units()
+    assert unit_seconds(unit, tmp_path, times) == pytest.approx(6 + 8 + 2 * 12 + 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["fit:steer=0.75", "fixed:rank=2,bits=3,rounding=0.5"])
+def test_a_training_that_looks_at_the_edge_is_the_runs_own_on_every_link(tmp_path, policy, monkeypatch):
+    """It is not recorded: each arm trains on its own link, as a run of the same configuration does."""
+    monkeypatch.setattr("airlora.report.write_report", lambda folder: folder)
+    (unit,) = comparison((policy,)).units()
+    run_unit(unit, tmp_path / "out", {"commit": "abc", "versions": {}})
+    assert not list((tmp_path / "out" / unit.recordings).glob("*/round-*"))
+    for arm in unit.arms:
+        folder = tmp_path / "out" / arm.folder
+        summary = run(load_config({}, folder / "config.toml"), tmp_path / arm.link)
+        measured = json.loads((folder / "summary.json").read_text())
+        rows = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+        lived = [json.loads(line) for line in (tmp_path / arm.link / "rounds.jsonl").read_text().splitlines()]
+        for name in ("bytes_on_air", "edge_quality", "cloud_quality", "edge_ranks"):
+            assert [row[name] for row in rows] == [row[name] for row in lived]
+        assert (measured["edge_quality"], measured["cloud_quality"]) == (
+            summary["edge_quality"],
+            summary["cloud_quality"],
+        )
+        assert measured["training_s"] > 0
+
+
+@pytest.mark.slow
+def test_arms_of_one_training_are_shared_out_and_give_what_one_process_gives(tmp_path, finished, monkeypatch):
+    monkeypatch.setattr("airlora.compare.worker._FEWEST_ARMS", 1)
+    grid = comparison(("fit", "flood"))
+    units = list(grid.units())
+    assert [len(unit.arms) for unit in units] == [4]
+    seen = []
+    run_comparison(
+        units, tmp_path, 2, {"commit": "abc", "versions": {}}, lambda done, total: seen.append((done, total))
+    )
+    assert seen[-1] == (4, 4)
+    assert read_errors(units, tmp_path) == []
+    for link in ("fast", "slow"):
+        mine, other = (
+            json.loads((folder / "arms/tiny/seed-0" / link / "fit/summary.json").read_text())
+            for folder in (tmp_path, finished)
+        )
+        assert mine["edge_quality"] == other["edge_quality"]
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A data root in which everything is there, and empty."""

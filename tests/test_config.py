@@ -79,6 +79,8 @@ def test_coercion(values: dict[str, Any], expected: dict[str, Any]) -> None:
         ({"targets": " , "}, "targets is ' , '; give auto, or names"),
         ({"policy": {"name": "fit"}}, "str is needed"),
         ({"encoding": 8.0}, "encoding is 8.0; str is needed"),
+        ({"dtype": "float16"}, "dtype is 'float16'; allowed: auto, float32, bfloat16"),
+        ({"guard_limit": 0}, "guard_limit is 0; it must be at least 1"),
         ({"device": "gpu"}, "device is 'gpu'; allowed: auto, cpu, cuda"),
     ],
 )

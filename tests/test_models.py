@@ -439,6 +439,14 @@ def test_a_model_that_sees_the_future_is_no_language_model(family: str, folders:
     refused(folders[family], "lm", "reads in both directions")
 
 
+def test_the_bases_dtype_is_as_asked_and_the_heads_float32() -> None:
+    for dtype, wanted in (("auto", torch.float32), ("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        loaded = load_model("builtin:tiny-opt", num_labels=3, device="cpu", dtype=dtype)
+        found = {p.dtype for name, p in loaded.model.named_parameters() if name not in loaded.head}
+        assert found == {wanted}
+        assert {p.dtype for p in loaded.head.values()} == {torch.float32}
+
+
 def test_no_gpu() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")

@@ -133,8 +133,7 @@ def test_a_run_trains_rounded_at_its_end_and_delivers(tmp_path) -> None:
     assert summary["delivered"]
 
 
-def test_the_bench_trains_anew_where_what_is_sent_matters() -> None:
-    """A live policy sees its own edge: two links, two trajectories."""
+def test_rounding_is_a_training_of_its_own_at_the_rate_of_its_rank() -> None:
     assert make_policy("fixed:rank=2,bits=2,rounding=0.3", 0).live
     assert not make_policy("fixed:rank=2,bits=2", 0).live
     plain, rounded = (make_policy(f"fixed:rank=2,bits=2{more}", 0) for more in ("", ",rounding=0.3"))
@@ -155,3 +154,12 @@ def test_play_hands_the_edge_to_the_cloud() -> None:
     play = Play(config, job, link, policy, LiveCloud(job.trainer, 4, quality.of), quality)
     rows = [play.next_round(lambda: None)[0] for _ in range(2)]
     assert rows[-1]["edge_quality"] == rows[-1]["cloud_quality"]
+
+
+def test_steps_of_another_shape_are_refused() -> None:
+    job, cloud = cloud_of(CONFIG)
+    found = cloud.advance(0, job.initial_edge, lambda: None).curvature
+    assert found is not None
+    assert found.steps is not None
+    with pytest.raises(ValueError, match="steps"):
+        replace(found, steps=replace(found.steps, head=found.steps.head[:0]))

@@ -87,8 +87,6 @@ class RunConfig:
             raise InputError(f"targets is {self.targets!r}; give auto, or names such as q_proj,v_proj")
         if not _DEVICE.fullmatch(self.device):
             raise InputError(f"device is {self.device!r}; allowed: auto, cpu, cuda, cuda:0, cuda:1, …")
-        if self.dtype not in ("auto", "float32", "bfloat16"):
-            raise InputError(f"dtype is {self.dtype!r}; allowed: auto, float32, bfloat16")
         if self.round_period_s is not None and self.round_period_s < self.deadline_s:
             raise InputError(
                 f"round_period_s is {self.round_period_s}, shorter than deadline_s {self.deadline_s};"

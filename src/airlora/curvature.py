@@ -60,5 +60,9 @@ class Curvature:
         widths = [projection.d_in for projection in self.schema.projections]
         if [x.shape[-1] if x.ndim == 2 else -1 for x in self.inputs] != widths:
             raise ValueError(f"inputs {[x.shape for x in self.inputs]} must be (samples, d_in) with d_in {widths}")
+        if self.steps is not None:
+            found = [getattr(self.steps, name).shape for name in ("u", "v", "head")]
+            if found != [shape, shape, (len(self.schema.head),)]:
+                raise ValueError(f"steps {found} must be {shape} twice and ({len(self.schema.head)},)")
         if not all(np.isfinite(x).all() for x in self.inputs):
             raise ValueError("inputs hold NaN or infinity")

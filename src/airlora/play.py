@@ -26,7 +26,12 @@ REFERENCE_RANK = 8
 
 @dataclass
 class Quality:
-    """Measures factors on the validation split; an edge state that was seen before is not measured again."""
+    """Measures factors on the validation split; an edge state that was seen before is not measured again.
+
+    Args:
+        job: whose model answers. limit: rows or windows of the validation split; test_limit: of the test split, None
+            for all; guard_limit: of those of ``limit``, how many the encoder measures, None for all.
+    """
 
     job: Job
     limit: int

@@ -61,8 +61,10 @@ def unit_seconds(unit: Unit, out: Path, times: JobTimes) -> float:
         # The rank of ``adalora`` or ``fixed`` may have been chosen by the link.
         names = (unit.training, f"{unit.training}-*")
         if not any(path for name in names for path in (out / unit.recordings).glob(f"{name}/complete.json")):
-            step_s = times.step_s if unit.training == "nested" else times.pass_s
-            seconds += steps * step_s + config.rounds * times.validation_s + times.test_s
+            step_s = times.step_s if unit.training.startswith("nested") else times.pass_s
+            live = make_policy(config.policy, config.seed).live and config.rounds > 1
+            trainings = len(waiting) if live else 1
+            seconds += trainings * (steps * step_s + config.rounds * times.validation_s + times.test_s)
         return seconds + len(waiting) * (config.rounds * times.validation_s + times.test_s)
     if not (out / unit.recordings / slug(unit.training) / "complete.json").exists():
         trained = steps * peer.steps * times.pass_s * peer.step_cost
