@@ -144,7 +144,13 @@ class _Painter:
             axes = figure.subplots()
             base = factor * float(all_means["base_quality"].mean())
             cloud = factor * float(all_means["cloud_quality"].agg("max" if higher else "min"))
-            axes.axhline(base, color=MUTED, lw=1.1, ls=(0, (2, 2)), label="untouched model", zorder=1)
+            shown = factor * means["edge_quality"]
+            below, above = min(cloud, shown.min()), max(cloud, shown.max())
+            dotted: dict[str, Any] = {"color": MUTED, "lw": 1.1, "ls": (0, (2, 2)), "zorder": 1}
+            if below - (above - below) <= base <= above + (above - below):
+                axes.axhline(base, label="untouched model", **dotted)
+            else:  # it would leave the arms no room
+                axes.plot([], [], label=f"untouched model: {base:.3g} (not shown)", **dotted)
             axes.axhline(cloud, color=INK, lw=1.1, ls=(0, (6, 2)), label="best cloud model", zorder=1)
             for group in groups:
                 part = means[(means["arm"].map(family) if single else means["arm"]) == group]
@@ -193,6 +199,8 @@ class _Painter:
         groups = [group for group in groups if group]
 
         def paint(figure: Figure) -> None:
+            from matplotlib.ticker import MaxNLocator
+
             panels = figure.subplots(len(groups), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
             for axes, group in zip(panels, groups, strict=True):
                 base = factor * float(rounds["base_quality"].mean())
@@ -212,6 +220,7 @@ class _Painter:
                 if len(groups) > 1:
                     axes.set_title("peers" if self.styles[group[0]].peer else "policies", loc="left", fontsize=10)
             panels[-1].set_xlabel("round")
+            panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
             _legend_below(figure, *panels)
 
         bands = "" if all(len(group) <= _MAX_BANDS for group in groups) else " (not shaded where arms are many)"
