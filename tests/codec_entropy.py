@@ -21,13 +21,13 @@ def entropy_bits(values: np.ndarray) -> float:
 def payload_and_entropy(
     factors: Factors, edge: EdgeState, allocation: Allocation, round_index: int
 ) -> dict[str, float]:
-    """Bytes of an update: its bodies; the entropy of the symbols of each vector, and of each part's vectors together;
-    that of the steps of each side; and the parts."""
+    """Bytes of an update: its bodies; the entropy of the symbols of each vector, of each part's vectors together and of
+    each projection's u and v; that of the steps of each side; and the projections."""
     update = encode(factors, edge, allocation, round_index)
     targets = Targets(factors, allocation, Costs.measure(factors, edge), edge)
     by_vector = by_part = 0.0
     steps_of = defaultdict(list)
-    projections = set()
+    symbols_of = defaultdict(list)
     for layer in update.layers:
         info, after = edge.read(layer)
         parts = [part for piece in info.pieces for part in parts_of(edge.schema, piece) if part.length]
@@ -44,14 +44,15 @@ def payload_and_entropy(
                 by_vector += sum(map(entropy_bits, of_vectors))
                 by_part += entropy_bits(np.concatenate(of_vectors))
                 steps_of[part.side] += [int(steps[v]) for v in coded]
-                projections.add((part.side == HEAD, part.index))
+                symbols_of[part.side, part.index] += of_vectors
         edge = after
     return {
         "payload": sum(update.layer_bytes) - FRAME_BYTES * len(update.layers),
         "by_vector": by_vector / 8,
         "by_part": by_part / 8,
+        "by_projection": sum(entropy_bits(np.concatenate(vectors)) for vectors in symbols_of.values()) / 8,
         "steps": sum(entropy_bits(np.array(values)) for values in steps_of.values()) / 8,
-        "projections": len(projections),
+        "projections": len({(side == HEAD, index) for side, index in symbols_of}),
         "layers": len(update.layers),
         "size": update.size_bytes,
     }

@@ -26,7 +26,10 @@ from airlora.factors import Factors, Schema
 SIDE_BITS = 5.0
 """Side information of a vector: mode, step, table."""
 LAYER_BYTES = 4096
-"""Largest layer in bytes, wherever a single projection's block is not larger."""
+"""Size of a layer in bytes, wherever a single projection's block is not larger."""
+LAYER_SHARE = 1 / 32
+"""Layers of large updates are larger: this share of what is carried. A deadline that cuts the last one wastes little,
+and what every layer costs (time, frame) is paid a few dozen times."""
 SMALL_LAYER_BYTES = 512
 """Layers are cut finer for small budgets, an eighth of the budget each, but not below this."""
 FINE_BUDGETS = 4.0
@@ -174,21 +177,23 @@ class Costs:
                 total += float(self.projection_bytes(bits)[index, rank])
         classes += sum(prefix <= allocation.ranks.max(initial=0) for prefix in (1, *self.schema.prefixes[:-1]))
         fine = min(total, FINE_BUDGETS * allocation.carried_bytes)
-        count = fine / layer_room(allocation.carried_bytes) + (total - fine) / layer_room(float("inf"))
+        carried = allocation.carried_bytes
+        count = fine / layer_room(carried, total) + (total - fine) / layer_room(carried, total, before=float("inf"))
         layers = max(count, classes)
         return total + layers * (FRAME_BYTES + 6)
 
 
-def layer_room(carried_bytes: float, before: float = 0.0) -> float:
+def layer_room(carried_bytes: float, total_bytes: float, before: float = 0.0) -> float:
     """Bytes that a layer's body should have.
 
     Args:
         carried_bytes: what the link is expected to carry of the update.
+        total_bytes: of the update.
         before: bytes of the update that come before the layer.
     """
-    if before > FINE_BUDGETS * carried_bytes:
-        return LAYER_BYTES - FRAME_BYTES
-    return min(LAYER_BYTES, max(carried_bytes / 8, SMALL_LAYER_BYTES)) - FRAME_BYTES
+    fine = max(carried_bytes / 8, SMALL_LAYER_BYTES) if before <= FINE_BUDGETS * carried_bytes else LAYER_BYTES
+    coarse = LAYER_SHARE * min(carried_bytes, total_bytes)
+    return max(min(fine, LAYER_BYTES), coarse) - FRAME_BYTES
 
 
 @cache

@@ -10,15 +10,17 @@ _SLACK = np.float32(2.0**-22)
 
 
 def ordinal(x: np.ndarray) -> np.ndarray:
-    """Position of float16(x) among all float16 in ascending order, 0 for ±0: int32; saturates at ±65504."""
-    bits = np.clip(x, -LARGEST, LARGEST).astype(np.float16).view(np.uint16).astype(np.int32)
-    return np.where(bits & 0x8000, -(bits & 0x7FFF), bits)
+    """Position of float16(x) among all float16 in ascending order, 0 for ±0: int16; saturates at ±65504."""
+    bits = np.clip(x, -LARGEST, LARGEST).astype(np.float16).view(np.int16)
+    sign = bits >> 15  # 0 or -1: in two's complement, (n ^ sign) - sign is n or -n
+    return ((bits & 0x7FFF) ^ sign) - sign
 
 
 def from_ordinal(ordinals: np.ndarray) -> np.ndarray:
-    """The float32 of float16 positions."""
-    bits = np.where(ordinals < 0, 0x8000 | -ordinals, ordinals).astype(np.uint16)
-    return bits.view(np.float16).astype(np.float32)
+    """The float32 of float16 positions, within ±31743."""
+    bits = ordinals.astype(np.int16)
+    sign = bits >> 15
+    return (((bits ^ sign) - sign) | (sign & -0x8000)).view(np.float16).astype(np.float32)
 
 
 def reach(value: np.ndarray, change: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -34,5 +36,5 @@ def reach(value: np.ndarray, change: np.ndarray, step: np.ndarray) -> tuple[np.n
     """
     with np.errstate(over="ignore"):
         margin = step * _HALF + (np.abs(value) + np.abs(change)) * _SLACK
-        low, high = ordinal(value - margin), ordinal(value + margin)
+        low, high = (ordinal(end).astype(np.int32) for end in (value - margin, value + margin))
     return low, high - low + 1

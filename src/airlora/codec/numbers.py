@@ -110,10 +110,10 @@ def write_numbers(
         stream.column(tables[vectors] // SHAPES, WIDTHS)
     for table, vectors in _by_table(modes, tables):
         stream.symbols(layout.pick(symbols, vectors), symbol_table(table % SHAPES, table // SHAPES))
-    new, change = _values(layout, modes, steps, held, symbols)
-    rest = layout.spread(modes >= EXACT_RESIDUAL)
-    if rest.any():
-        low, sizes = reach(new[rest], change[rest], GRID[layout.spread(steps)[rest]])
+    new, change, scale = _values(layout, modes, steps, held, symbols)
+    rest = _rest(layout, modes)
+    if rest is not None:
+        low, sizes = reach(new[rest], change[rest], scale[rest])
         wanted = ordinal(target[rest])
         stream.uniforms(wanted - low, sizes)
         new[rest] = from_ordinal(wanted)
@@ -143,17 +143,25 @@ def read_numbers(stream: StreamReader, layout: Layout, held: np.ndarray) -> np.n
         count = int(layout.lengths[vectors].sum())
         layout.put(symbols, vectors, stream.symbols(count, symbol_table(table % SHAPES, table // SHAPES)))
     stream.charge("symbols")
-    new, change = _values(layout, modes, steps, held, symbols)
+    new, change, scale = _values(layout, modes, steps, held, symbols)
     if not np.isfinite(new).all():
         raise UpdateError("a layer's numbers are NaN or infinite; none may be")
-    rest = layout.spread(modes >= EXACT_RESIDUAL)
-    if rest.any():
-        low, sizes = reach(new[rest], change[rest], GRID[layout.spread(steps)[rest]])
+    rest = _rest(layout, modes)
+    if rest is not None:
+        low, sizes = reach(new[rest], change[rest], scale[rest])
         new[rest] = from_ordinal(low + stream.uniforms(sizes))
         stream.charge("exact")
     if stream.ledger:
-        _note(stream.ledger, layout, modes, steps, tables, symbols, np.log2(sizes) if rest.any() else None)
+        _note(stream.ledger, layout, modes, steps, tables, symbols, None if rest is None else np.log2(sizes))
     return new
+
+
+def _rest(layout: Layout, modes: np.ndarray) -> np.ndarray | slice | None:
+    """Which of the numbers (n,) have an exact stage; None if none has."""
+    exact = modes >= EXACT_RESIDUAL
+    if not exact.any():
+        return None
+    return slice(None) if exact.all() else layout.spread(exact)
 
 
 def _note(
@@ -272,17 +280,18 @@ def _by_table(modes: np.ndarray, tables: np.ndarray) -> list[tuple[int, np.ndarr
 
 def _values(
     layout: Layout, modes: np.ndarray, steps: np.ndarray, held: np.ndarray, symbols: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """(new values, symbol × step), (n,) float32 each."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(new values, symbol × step, step), (n,) float32 each."""
+    scale = layout.spread(GRID[np.maximum(steps, 0)])
     with np.errstate(over="ignore", invalid="ignore"):
-        change = symbols.astype(np.float32) * layout.spread(GRID[np.maximum(steps, 0)])
+        change = symbols.astype(np.float32) * scale
         from_zero = (modes == FRESH) | (modes == EXACT_FRESH) | (modes == ZERO)
         base = np.where(layout.spread(from_zero), np.float32(0), held) if from_zero.any() else held
         new = base + change
     same = modes == SAME
     if same.any():  # not held + 0, which would lose the sign of a zero
         new = np.where(layout.spread(same), held, new)
-    return new, change
+    return new, change, scale
 
 
 @cache

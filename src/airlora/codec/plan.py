@@ -22,9 +22,12 @@ def plan(schema: Schema, allocation: Allocation, costs: Costs) -> list[list[Piec
         component_bytes.append(costs.component_bytes(index, rank, bits))
     head_bytes = float(costs.head[BITS.index(allocation.head_bits)]) if allocation.head_bits and schema.head else 0.0
 
+    total = head_bytes + sum(float(each.sum()) for each in component_bytes)
+
     def room(before: float) -> float:
         """Of a layer that so many bytes come before."""
-        return min(layer_room(allocation.carried_bytes, before), max(allocation.budget_bytes - FRAME_BYTES, 1))
+        most = max(allocation.budget_bytes - FRAME_BYTES, 1)
+        return min(layer_room(allocation.carried_bytes, total, before), most)
 
     classes: list[list[Piece]] = []
     before = head_bytes

@@ -59,7 +59,9 @@ class StreamWriter:
 
     def uniforms(self, values: np.ndarray, sizes: np.ndarray) -> None:
         """Values (n,) int32, each of its own size (n,) int32."""
-        values, sizes = values[sizes > 1], sizes[sizes > 1]
+        several = sizes > 1
+        if not several.all():
+            values, sizes = values[several], sizes[several]
         if len(values):
             self._operations.append((values, _UNIFORMS, sizes))
 
@@ -142,10 +144,12 @@ class StreamReader:
 
     def uniforms(self, sizes: np.ndarray) -> np.ndarray:
         """Values (n,) int32, each of its own size (n,) int32."""
+        several = sizes > 1
+        if several.all():
+            return np.asarray(self._coder.decode(_UNIFORMS, sizes)) if len(sizes) else np.zeros(0, np.int32)
         values = np.zeros(len(sizes), np.int32)
-        open_ = sizes > 1
-        if open_.any():
-            values[open_] = self._coder.decode(_UNIFORMS, sizes[open_])
+        if several.any():
+            values[several] = self._coder.decode(_UNIFORMS, sizes[several])
         return values
 
     def choices(self, count: int, table: Any) -> np.ndarray:

@@ -50,7 +50,8 @@ def simulate_round(
     schema = surrogate.table.schema
     sent = _Sent(surrogate, round_index, held, allocation)
     items = _items(schema.prefixes, grid, held, allocation)
-    room = max(min(layer_room(allocation.carried_bytes), allocation.budget_bytes - _LAYER_OVERHEAD), 1.0)
+    room = layer_room(allocation.carried_bytes, float(items.sizes.sum()))
+    room = max(min(room, allocation.budget_bytes - _LAYER_OVERHEAD), 1.0)
     layers = _layers(items, room, allocation.budget_bytes)
     after, gain = sent.after(items, np.arange(len(items.sizes)) < layers.counts.sum())
     if not len(layers.sizes) or gain < surrogate.gain(held) - _TOLERANCE:
