@@ -12,6 +12,7 @@ from airlora.adapter import (
     AdaLoraSchedule,
     NestedAdam,
     NestedAdapter,
+    NestedMuon,
     NestedStrategy,
     PrefixMixture,
     Sensitivity,
@@ -20,6 +21,7 @@ from airlora.adapter import (
 )
 from airlora.adapter.adalora import AdaLoraPruner
 from airlora.adapter.curvature import measure_curvature
+from airlora.adapter.optim import orthogonal
 from airlora.errors import CompatibilityError, ModelError
 from airlora.factors import Factors
 from airlora.workload.base import Batch, Workload
@@ -145,10 +147,41 @@ def test_plain_adam_is_reproduced_when_everything_is_active():
         assert torch.allclose(mine.right, other.right, atol=1e-6)
 
 
-def test_inactive_components_keep_values_moments_and_step_counts():
-    model, adapter = make("svd")
+@pytest.mark.parametrize("shape", [(4, 4), (3, 17), (17, 3), (1, 5)])
+def test_orthogonal_evens_out_the_singular_values(shape: tuple[int, int]):
+    generator = torch.Generator().manual_seed(0)
+    matrices = [torch.randn(shape, generator=generator) * scale for scale in (1e-6, 1.0, 1e6)]
+    matrices += [matrix.T.contiguous() for matrix in matrices]
+    found = orthogonal(matrices)
+    for matrix, direction in zip(matrices, found, strict=True):
+        u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+        left, values, right = torch.linalg.svd(direction, full_matrices=False)
+        assert 0.6 < values.min() <= values.max() < 1.3
+        assert torch.allclose(left @ right, u @ vh, atol=1e-3)  # the same subspaces, the same orientation
+    assert torch.equal(orthogonal([torch.zeros(shape)])[0], torch.zeros(shape))
+
+
+def test_muon_moves_all_numbers_of_a_matrix_by_about_its_rate():
+    model, adapter = make(head=True)
     shake(adapter)
-    optimizer = NestedAdam(adapter, 1e-2)
+    before = {name: tensor.clone() for name, tensor in adapter.state().items()}
+    optimizer = NestedMuon(adapter, 1e-2, rate_decay=0.0)
+    optimizer.rate_factor = 0.5
+    model(X).square().sum().backward()
+    optimizer.step()
+    for name, layer in adapter.layers.items():
+        for side in ("left", "right"):
+            moved = getattr(layer, side).detach() - before[f"{name}.{side}"]
+            assert moved.square().mean().sqrt().item() == pytest.approx(0.5e-2, rel=0.3)
+            gradient = getattr(layer, side).grad
+            assert (moved * gradient).sum() < 0
+
+
+@pytest.mark.parametrize(("kind", "form"), [(NestedAdam, "svd"), (NestedMuon, "lora")])
+def test_inactive_components_keep_values_moments_and_step_counts(kind, form):
+    model, adapter = make(form)
+    shake(adapter)
+    optimizer = kind(adapter, 1e-2)
 
     def step(rank: int) -> None:
         adapter.set_ranks(rank)
@@ -180,9 +213,10 @@ def test_component_rates_decay_by_the_power_law():
     assert torch.allclose(moved, 1e-2 * torch.arange(1, 5) ** -0.5, rtol=1e-3)
 
 
-def test_optimizer_state_round_trip_gives_the_same_next_step():
+@pytest.mark.parametrize("kind", [NestedAdam, NestedMuon])
+def test_optimizer_state_round_trip_gives_the_same_next_step(kind):
     model, adapter = make(head=True)
-    optimizer = NestedAdam(adapter, 1e-2)
+    optimizer = kind(adapter, 1e-2)
 
     def step(net, opt):
         opt.zero_grad()
@@ -191,7 +225,7 @@ def test_optimizer_state_round_trip_gives_the_same_next_step():
 
     step(model, optimizer)
     twin_model, twin = make(head=True)
-    twin_optimizer = NestedAdam(twin, 1e-2)
+    twin_optimizer = kind(twin, 1e-2)
     twin.load_state({name: tensor.clone() for name, tensor in adapter.state().items()})
     twin_optimizer.load_state({name: tensor.clone() for name, tensor in optimizer.state().items()})
     step(model, optimizer)
@@ -451,3 +485,8 @@ def test_a_workload_that_gives_its_model_something_else_than_token_ids_is_sample
     batch = Batch({"inputs_embeds": inputs}, torch.zeros(2), ())
     found = measure_curvature(workload, adapter, NestedAdam(adapter, lr=1e-3), adapter.factors(), batch, seed=0)
     np.testing.assert_array_equal(found.inputs[0], inputs.reshape(8, 6).half().float().numpy())
+
+
+def test_muon_refuses_the_svd_form():
+    with pytest.raises(ValueError, match="svd"):
+        NestedMuon(make("svd")[1], 1e-3)

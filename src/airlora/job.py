@@ -17,6 +17,8 @@ from airlora.adapter import (
     AdaLoraStrategy,
     NestedAdam,
     NestedAdapter,
+    NestedMuon,
+    NestedOptimizer,
     NestedStrategy,
     PrefixMixture,
     RoundingStrategy,
@@ -43,7 +45,9 @@ from airlora.workload.models import LoadedModel, load_model
 P = TypeVar("P", bound=Policy)
 
 RATE_DECAY = 0.4
-"""Component k trains at lr · k^-RATE_DECAY, unless it may be pruned; see LOG.md."""
+"""Component k trains at lr · k^-RATE_DECAY in nested training; see LOG.md."""
+ONE_RANK_HEAD_LR_RATIO = 25.0
+"""Rate of the head over that of one rank trained alone, by Muon: about what it has in nested training."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +100,11 @@ def build_job(config: RunConfig, policy: Policy, link: Link) -> Job:
         base_fingerprint=workload.base_fingerprint,
     )
     lr = config.lr if config.lr is not None else automatic_lr(workload.model, prefixes[0] if prefixes else None)
-    optimizer = NestedAdam(adapter, lr, rate_decay=0.0 if pruned else RATE_DECAY)
+    optimizer: NestedOptimizer
+    if isinstance(policy, Fixed):
+        optimizer = NestedMuon(adapter, lr, rate_decay=0.0, head_lr_ratio=ONE_RANK_HEAD_LR_RATIO)
+    else:
+        optimizer = NestedAdam(adapter, lr, rate_decay=0.0 if pruned else RATE_DECAY)
     strategy: Strategy
     if isinstance(policy, AdaLora):
         strategy = _adalora(config, policy, adapter, optimizer)
@@ -149,9 +157,9 @@ class WorkloadPlugin(ABC):
 
 
 def automatic_lr(model: nn.Module, rank: int | None = None) -> float:
-    """Learning rate where none is given: 0.5 / hidden size, or 1.5 / (hidden size · √rank) for one rank; see LOG.md."""
+    """Learning rate where none is given: 0.5 / hidden size, or 0.3 / (hidden size · √rank) for one rank; see LOG.md."""
     hidden = int(getattr(getattr(model, "config", None), "hidden_size", 64))
-    return float(f"{0.5 / hidden if rank is None else 1.5 / (hidden * rank**0.5):.2g}")
+    return float(f"{0.5 / hidden if rank is None else 0.3 / (hidden * rank**0.5):.2g}")
 
 
 def resolve_policy(policy: P, link: Link, schema: Schema, config: RunConfig) -> P:
@@ -180,7 +188,7 @@ def make_workload(config: RunConfig, loaded: LoadedModel, dataset: Dataset) -> W
     )
 
 
-def _rounding(config: RunConfig, policy: Fixed, adapter: NestedAdapter, optimizer: NestedAdam) -> RoundingStrategy:
+def _rounding(config: RunConfig, policy: Fixed, adapter: NestedAdapter, optimizer: NestedOptimizer) -> RoundingStrategy:
     schema = adapter.schema
     edge = EdgeState.initial(schema, adapter.head_values())
     bits = np.full(len(schema.projections), policy.bits)
@@ -192,7 +200,7 @@ def _rounding(config: RunConfig, policy: Fixed, adapter: NestedAdapter, optimize
     )
 
 
-def _adalora(config: RunConfig, policy: AdaLora, adapter: NestedAdapter, optimizer: NestedAdam) -> AdaLoraStrategy:
+def _adalora(config: RunConfig, policy: AdaLora, adapter: NestedAdapter, optimizer: NestedOptimizer) -> AdaLoraStrategy:
     schema, rank = adapter.schema, policy.rank
     assert rank is not None
     initial_rank = min(int(np.ceil(policy.initial * rank)), config.max_rank)

@@ -9,7 +9,7 @@ import torch
 
 from airlora.adapter.importance import AdaLoraImportance
 from airlora.adapter.nested import NestedAdapter
-from airlora.adapter.optim import NestedAdam
+from airlora.adapter.optim import NestedOptimizer
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ class AdaLoraPruner:
         kept: triplets kept of every projection, (projections,).
     """
 
-    def __init__(self, adapter: NestedAdapter, optimizer: NestedAdam, schedule: AdaLoraSchedule, initial_rank: int):
+    def __init__(
+        self, adapter: NestedAdapter, optimizer: NestedOptimizer, schedule: AdaLoraSchedule, initial_rank: int
+    ):
         if adapter.form != "svd":
             raise ValueError("AdaLoRA needs the SVD form of the adapter")
         self.schedule = schedule

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from airlora.adapter.nested import NestedAdapter, NestedLinear
-from airlora.adapter.optim import NestedAdam
+from airlora.adapter.optim import NestedOptimizer
 from airlora.curvature import Curvature
 from airlora.factors import Factors
 from airlora.workload.base import Batch, Workload
@@ -16,7 +16,7 @@ SAMPLES = 256
 
 
 def measure_curvature(
-    workload: Workload, adapter: NestedAdapter, optimizer: NestedAdam, factors: Factors, batch: Batch, seed: int
+    workload: Workload, adapter: NestedAdapter, optimizer: NestedOptimizer, factors: Factors, batch: Batch, seed: int
 ) -> Curvature:
     """The curvature at these factors: the optimiser's second moments, and inputs of the batch's tokens.
 

@@ -209,7 +209,7 @@ class NestedAdapter:
         return torch.stack(terms).sum() / len(self.layers)
 
     def reorder(self, name: str, order: Sequence[int]) -> None:
-        """Permute the components of one projection (not its optimiser state: see ``NestedAdam.reorder``)."""
+        """Permute the components of one projection (not its optimiser state: see ``NestedOptimizer.reorder``)."""
         index = torch.as_tensor(list(order))
         with torch.no_grad():
             for parameter in self.layers[name].component_parameters():

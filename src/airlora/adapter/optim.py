@@ -1,8 +1,10 @@
-"""Adam for nested ranks, averaged: only the active components move, each with its own step count and rate."""
+"""Optimisers for nested ranks, averaged: only the active components move, each with its own step count and rate."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,13 +16,13 @@ HEAD_LR_RATIO = 5.0
 """Learning rate of the head over that of the first component; see LOG.md."""
 
 
-class NestedAdam:
-    """Adam (Kingma & Ba 2015) over a nested adapter and its head.
+class NestedOptimizer(ABC):
+    """What the optimisers of a nested adapter and its head share; subclasses say which way its matrices move.
 
-    Plain Adam moves a sliced-out component by its old momentum, and cancels any scaling of a
-    component's gradient. So here a component that is not active keeps its values and its moments, bias
-    correction counts the component's own steps, and the rate of component k = 1, 2, … is multiplied by
-    k^-rate_decay: the first components, which serve the low ranks, want a larger rate.
+    Any optimiser with momentum moves a sliced-out component by its old momentum, and Adam cancels any scaling of a
+    component's gradient. So here a component that is not active keeps its values and its moments, bias correction
+    counts the component's own steps, and the rate of component k = 1, 2, … is multiplied by k^-rate_decay: the first
+    components, which serve the low ranks, want a larger rate. A head is trained by Adam.
 
     The iterates are averaged as they come (Polyak & Juditsky 1992), with weight min(average_decay,
     (t + 1) / (t + 10)) on the past; ``averages`` is what is worth sending. At a constant rate that is worth more
@@ -33,6 +35,7 @@ class NestedAdam:
         gain_lr_ratio: rate of E over the rate of P and Q in the SVD form.
         head_lr_ratio: rate of the head over ``lr``. A new head starts from nothing and is small: it wants more.
         average_decay: weight of the past in the running average of the iterates; 0 keeps the last iterate.
+        betas: weights of the past in the first and the second moment. eps: of Adam.
 
     Attributes:
         averages: the running average of every parameter.
@@ -121,11 +124,7 @@ class NestedAdam:
             torch._foreach_lerp_(first, gradients, 1 - beta1)
             torch._foreach_mul_(second, beta2)
             torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
-            denominators = torch._foreach_sqrt(second)
-            torch._foreach_add_(denominators, epsilons)
-            updates = torch._foreach_div(first, denominators)
-            torch._foreach_mul_(updates, rates)
-            torch._foreach_add_(values, updates)
+            torch._foreach_add_(values, self._updates(gradients, first, second, rates, epsilons))
         if self._head is not None:
             self._head.param_groups[0]["lr"] = self.rate_factor * self._head_lr
             self._head.step()
@@ -135,6 +134,22 @@ class NestedAdam:
         decay = min(self.average_decay, (self._taken + 1) / (self._taken + 10))
         if averages:
             torch._foreach_lerp_(averages, values, 1 - decay if self.average_decay else 1.0)
+
+    @abstractmethod
+    def _updates(
+        self,
+        gradients: list[torch.Tensor],
+        first: list[torch.Tensor],
+        second: list[torch.Tensor],
+        rates: list[torch.Tensor],
+        epsilons: list[torch.Tensor],
+    ) -> list[torch.Tensor]:
+        """What is added to each parameter's active components.
+
+        Args:
+            gradients, first, second: (rank, …) of each parameter, and its moments after this step's gradient.
+            rates: (rank, 1) of each, or (rank,), Adam's: negative, bias corrected. epsilons: likewise.
+        """
 
     def _advance(self, ranks: Sequence[int]) -> dict[torch.device, tuple[torch.Tensor, torch.Tensor]]:
         """Count a step of the first ``ranks[m]`` components; by device, rates (negative) and epsilons, bias corrected:
@@ -219,6 +234,83 @@ class NestedAdam:
                     key: value.clone() if key == "step" else value.clone().to(parameter.device)
                     for key, value in found.items()
                 }
+
+
+class NestedAdam(NestedOptimizer):
+    """Adam (Kingma & Ba 2015): every number moves by about its rate, whatever its gradient's scale."""
+
+    def _updates(
+        self,
+        gradients: list[torch.Tensor],
+        first: list[torch.Tensor],
+        second: list[torch.Tensor],
+        rates: list[torch.Tensor],
+        epsilons: list[torch.Tensor],
+    ) -> list[torch.Tensor]:
+        denominators = torch._foreach_sqrt(second)
+        torch._foreach_add_(denominators, epsilons)
+        updates = torch._foreach_div(first, denominators)
+        torch._foreach_mul_(updates, rates)
+        return list(updates)
+
+
+class NestedMuon(NestedOptimizer):
+    """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon): the momentum of each matrix, made orthogonal.
+
+    All directions in which the components of a projection can move get the same share of a step, also those in which
+    the gradient is small. A step moves the numbers of a matrix by about ``lr`` in the root mean square.
+
+    Raises:
+        ValueError: the adapter is not of the LoRA form.
+    """
+
+    def __init__(self, adapter: NestedAdapter, lr: float, **settings: Any):
+        if adapter.form != "lora":
+            raise ValueError(f"Muon trains the LoRA form; the adapter is of the {adapter.form} form")
+        super().__init__(adapter, lr, **settings)
+
+    def _updates(
+        self,
+        gradients: list[torch.Tensor],
+        first: list[torch.Tensor],
+        second: list[torch.Tensor],
+        rates: list[torch.Tensor],
+        epsilons: list[torch.Tensor],
+    ) -> list[torch.Tensor]:
+        momenta = torch._foreach_lerp(gradients, first, self.betas[0])  # Nesterov's
+        shares = {rank: self._component_rates[:rank, None].float() for rank in {len(momentum) for momentum in momenta}}
+        updates = []
+        for direction in orthogonal(momenta):
+            size = max(direction.shape) ** 0.5
+            updates.append(-self.rate_factor * size * shares[len(direction)].to(direction.device) * direction)
+        return updates
+
+
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+_NEWTON_SCHULZ_STEPS = 5
+
+
+def orthogonal(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """About the nearest semi-orthogonal matrix of each (rows, columns), all singular values within 0.7 … 1.2.
+
+    Five steps of the quintic Newton-Schulz iteration of Jordan et al. (2024); matrices of one shape together.
+    """
+    a, b, c = _NEWTON_SCHULZ
+    shapes: dict[tuple[torch.Size, torch.device], list[int]] = {}
+    for index, matrix in enumerate(matrices):
+        shapes.setdefault((matrix.shape, matrix.device), []).append(index)
+    found: list[torch.Tensor] = list(matrices)
+    for (shape, _), indices in shapes.items():
+        x = torch.stack([matrices[index] for index in indices])
+        x = x / x.flatten(1).norm(dim=1).clamp_min(1e-30)[:, None, None]
+        tall = shape[0] > shape[1]
+        x = x.mT if tall else x
+        for _ in range(_NEWTON_SCHULZ_STEPS):
+            gram = x @ x.mT
+            x = a * x + (b * gram + c * gram @ gram) @ x
+        for index, one in zip(indices, x.mT if tall else x, strict=True):
+            found[index] = one
+    return found
 
 
 def _named(layer: NestedLinear) -> list[tuple[str, nn.Parameter]]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from airlora.adapter.nested import NestedAdapter, Values
-from airlora.adapter.optim import NestedAdam
+from airlora.adapter.optim import NestedOptimizer
 from airlora.adapter.training import Strategy
 from airlora.curvature import Curvature, QuantiserSteps
 from airlora.factors import Factors
@@ -42,7 +42,7 @@ class RoundingStrategy(Strategy):
         begin: first step with rounded values; ``total``: steps of the job.
     """
 
-    def __init__(self, adapter: NestedAdapter, optimizer: NestedAdam, rule: StepRule, begin: int, total: int):
+    def __init__(self, adapter: NestedAdapter, optimizer: NestedOptimizer, rule: StepRule, begin: int, total: int):
         self._adapter = adapter
         self._optimizer = optimizer
         self._rule = rule

@@ -14,7 +14,7 @@ from airlora.adapter.curvature import measure_curvature
 from airlora.adapter.importance import Sensitivity
 from airlora.adapter.mixture import PrefixMixture
 from airlora.adapter.nested import NestedAdapter, Values
-from airlora.adapter.optim import NestedAdam
+from airlora.adapter.optim import NestedOptimizer
 from airlora.curvature import Curvature, QuantiserSteps
 from airlora.errors import TrainingError
 from airlora.factors import Factors
@@ -185,7 +185,7 @@ class ChosenRanksStrategy(Strategy):
 class Trainer:
     """Trains an adapter on a workload, step by step."""
 
-    def __init__(self, workload: Workload, adapter: NestedAdapter, optimizer: NestedAdam, strategy: Strategy):
+    def __init__(self, workload: Workload, adapter: NestedAdapter, optimizer: NestedOptimizer, strategy: Strategy):
         self.workload = workload
         self.adapter = adapter
         self.optimizer = optimizer
