@@ -137,7 +137,14 @@ class StopAfter(Listener):
             raise KeyboardInterrupt
 
 
-CASES = [("classify", "fit"), ("classify", "adalora"), ("lm", "fit"), ("lm", "adalora"), ("lm", "fixed:rank=2")]
+CASES = [
+    ("classify", "fit"),
+    ("classify", "adalora"),
+    ("lm", "fit"),
+    ("lm", "adalora"),
+    ("lm", "fixed:rank=2"),
+    ("lm", "airllm"),
+]
 
 
 def config_of(task: str, policy: str) -> RunConfig:

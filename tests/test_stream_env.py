@@ -19,7 +19,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from airlora.codec import Allocation
 from airlora.env.stream import StreamEnv
 from airlora.env.stream_baseline import AgainstRule, play_rule
-from airlora.env.stream_links import LARGEST_LOAD, LEAST_LOAD, Outages, draw_link
+from airlora.env.stream_links import LARGEST_LOAD, LEAST_LOAD, Loaded, Outages, draw_link
 from airlora.env.stream_sim import simulate_round
 from airlora.env.stream_table import MEASURED_BITS, JobTable
 from airlora.env.stream_teacher import VARIATIONS, find_teacher
@@ -193,6 +193,32 @@ def test_after_an_outage_the_estimate_is_zero_and_nothing_is_carried_during_it()
     np.testing.assert_array_equal(link.capacity_bps(np.array([1.0, 2.5, 4.1])) > 0, [True, False, True])
 
 
+def test_a_load_of_others_changes_the_rate_slot_by_slot_and_shows_in_the_past_only() -> None:
+    left = (*[1.0] * 8, 0.5, 2.0, 4.0)
+    link = Loaded(Awgn(0.0, 8e6), 0.25, left, 1.0)
+    np.testing.assert_allclose(
+        link.capacity_bps(np.array([-0.1, 0.1, 0.3, 0.6, 9.0])), np.array([8, 4, 16, 32, 32]) * 1e6
+    )
+    assert link.transmit([10**7], 0.0, 0.5).bytes_on_air == pytest.approx((4e6 + 16e6) * 0.25 / 8)
+    assert link.transmit([10**7], 0.1, 0.3).bytes_on_air == pytest.approx((4e6 * 0.15 + 16e6 * 0.15) / 8)
+    assert link.observe(0.0).rate_bps == pytest.approx(8e6)
+    assert link.observe(0.5).rate_bps == pytest.approx((8 * 2 + 4 + 16) * 1e6 / 4)
+    assert link.observe(0.5).snr_db == 0
+
+
+def test_drawn_links_err_as_recorded_ones_do() -> None:
+    """log10 of what is carried over what was estimated; mahimahi's recordings have a standard deviation of 0.38."""
+    found = []
+    for seed in range(100):
+        link = draw_link(np.random.default_rng(seed), 100_000, 6, 1.0)
+        for t_s in range(6):
+            estimate, carried = link.observe(t_s).rate_bps, 8 * link.transmit([10**9], t_s, 1.0).bytes_on_air
+            if estimate and carried:
+                found.append(np.log10(carried / estimate))
+    assert 0.2 < np.std(found) < 0.4
+    assert abs(np.mean(found)) < 0.05
+
+
 # the environment
 
 
@@ -276,12 +302,12 @@ def test_no_recordings_are_refused() -> None:
 def test_the_teacher_offers_less_the_more_airtime_costs() -> None:
     env = StreamEnv([JOB])
     teacher = find_teacher(env, range(20))
-    assert teacher.gain.shape == (len(VARIATIONS), 3)
+    assert teacher.gain.shape == (len(VARIATIONS), 4)
     np.testing.assert_array_equal(teacher.gain[0], 0)  # fit beyond fit
-    numbers = [teacher.choose(-1.0, weight)[0] for weight in (0.0, 1.0, 100.0)]
+    numbers = [teacher.choose(-1.0, (), weight)[0] for weight in (0.0, 1.0, 100.0)]
     assert numbers == sorted(numbers, reverse=True)
     assert numbers[-1] < 0
-    np.testing.assert_array_equal(teacher.choose(math.nan, 1.0), VARIATIONS[0])
+    np.testing.assert_array_equal(teacher.choose(math.nan, (), 1.0), VARIATIONS[0])
 
 
 # a toy where waiting pays

@@ -30,7 +30,7 @@ from airlora.env.stream_settings import (
 from airlora.env.surrogate import Surrogate
 from airlora.errors import CompatibilityError, InputError, SpecError, StoreError
 from airlora.factors import HeadTensor, Projection, Schema
-from airlora.link import LinkState
+from airlora.link import LinkState, PastRate
 from airlora.policy import Fit, Observation, make_policy
 from airlora.policy.ddim import sample
 from airlora.policy.stream_action import StreamDecoder, budget_fraction
@@ -45,7 +45,7 @@ from airlora.policy.stream_policy import (
     load_stream_policy,
     save_stream_policy,
 )
-from airlora.policy.tokens import GLOBAL_SIZE, TOKEN_SIZE, View
+from airlora.policy.tokens import GLOBAL_SIZE, TOKEN_SIZE, View, surprise
 from airlora.workload.text import TextStatistics
 from stream_samples import small_table
 
@@ -126,6 +126,20 @@ def test_features_are_finite_and_bounded_whatever_the_link_says(link: LinkState)
         assert np.abs(values).max() <= 3
 
 
+def test_the_past_shows_how_far_estimates_erred() -> None:
+    assert surprise(()) == (0, 0, 0, 0)
+    assert surprise([PastRate(math.nan, 1e6)]) == (0, 0, 0, 0)  # the first round may have no estimate
+    past = [PastRate(1e6, 1e7), PastRate(1e6, 1e5), PastRate(1e6, 1e6)]
+    known, last, mean, spread = surprise(past)
+    assert (known, last) == (1, 0)
+    assert mean == pytest.approx(0)
+    assert spread == pytest.approx(math.sqrt(2 / 3))
+    assert surprise([PastRate(1e6, 0.0)])[1] == -1.5
+    assert surprise([PastRate(0.0, 1e6)])[1] == 1.5
+    plain, other = (View(observation(schema(opt(1)), past_rates=p), 0.1).tokens for p in ((), tuple(past)))
+    assert (plain.round != other.round).sum() == 2
+
+
 def test_features_do_not_depend_on_the_scale_of_the_adapter() -> None:
     of = schema(opt(1))
     plain = observation(of)
@@ -146,7 +160,8 @@ def test_kinds_are_told_by_name() -> None:
 
 def test_the_airtime_weight_is_seen() -> None:
     of = observation(schema(opt(1)))
-    assert View(of, 0.0).tokens.round[-1] < View(of, 0.1).tokens.round[-1] < View(of, 1.0).tokens.round[-1]
+    sums = [View(of, weight).tokens.round.sum() for weight in (0.0, 0.1, 1.0)]
+    assert sums[0] < sums[1] < sums[2]
 
 
 # actions

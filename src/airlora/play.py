@@ -16,8 +16,8 @@ from airlora.config import RunConfig
 from airlora.errors import TrainingError
 from airlora.factors import Factors
 from airlora.job import Job
-from airlora.link import Delivery, Link
-from airlora.policy import Observation, Policy
+from airlora.link import Delivery, Link, PastRate
+from airlora.policy import REMEMBERED_RATES, Observation, Policy
 from airlora.trajectory import Cloud, CloudRound
 
 REWARD_AIRTIME_WEIGHT = 0.1
@@ -83,6 +83,7 @@ class Play:
 
     Attributes:
         round: the next round. edge: what the edge holds. contact_s: when a layer last arrived.
+        past_rates: of the last transmissions, see ``Observation``.
         base_quality: of the untouched model on the validation split.
         wall_s: computing time of earlier sittings.
     """
@@ -96,6 +97,7 @@ class Play:
     round: int = 0
     edge: EdgeState = field(init=False)
     contact_s: float = float("-inf")
+    past_rates: tuple[PastRate, ...] = ()
     base_quality: float = float("nan")
     wall_s: float = 0.0
 
@@ -122,6 +124,7 @@ class Play:
             held_ranks=self.edge.active_ranks,
             since_contact_s=t_s - self.contact_s,
             costs=Costs.measure(cloud_round.factors, self.edge, cloud_round.curvature),
+            past_rates=self.past_rates,
         )
         allocation = project(self.policy.decide(observation), observation.costs, float("inf"))
         clock.lap("decision_s")
@@ -134,6 +137,7 @@ class Play:
             self.edge = self.edge.apply(layer)
         if delivery.layers_delivered:
             self.contact_s = t_s + delivery.airtime_s
+        self.past_rates = (*self.past_rates, *PastRate.of(state, delivery))[-REMEMBERED_RATES:]
         clock.lap("apply_s")
         edge_quality = self.quality.of_edge(self.edge)
         clock.lap("evaluate_s")

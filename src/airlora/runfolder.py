@@ -15,6 +15,7 @@ from airlora.config import RunConfig, load_config
 from airlora.errors import OutputError, StoreError
 from airlora.factors import Schema
 from airlora.job import Job
+from airlora.link import PastRate
 from airlora.play import Play, finite_or_none
 from airlora.trajectory import LiveCloud
 from airlora.updates import update_path, write_initial_state
@@ -106,6 +107,7 @@ class RunFolder:
             "edge": edge_data,
             "round": play.round,
             "contact_s": finite_or_none(play.contact_s),
+            "past_rates": [[finite_or_none(rate.estimated_bps), rate.carried_bps] for rate in play.past_rates],
             "base_quality": play.base_quality,
         }
         write_checkpoint(self._checkpoint, tensors, data)
@@ -128,6 +130,10 @@ class RunFolder:
         play.edge = EdgeState.from_tensors(arrays, data["edge"])
         play.round = data["round"]
         play.contact_s = float("-inf") if data["contact_s"] is None else data["contact_s"]
+        play.past_rates = tuple(
+            PastRate(float("nan") if estimated is None else estimated, carried)
+            for estimated, carried in data["past_rates"]
+        )
         play.base_quality = data["base_quality"]
         try:
             lines = self._rounds.read_bytes().splitlines()[: play.round]

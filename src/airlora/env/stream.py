@@ -15,8 +15,8 @@ from airlora.env.stream_sim import Outcome, simulate_round
 from airlora.env.stream_table import JobTable
 from airlora.env.surrogate import Held, Surrogate
 from airlora.errors import InputError
-from airlora.link import Link
-from airlora.policy.base import Observation
+from airlora.link import Link, PastRate
+from airlora.policy.base import REMEMBERED_RATES, Observation
 from airlora.policy.stream_action import StreamDecoder, StreamDecoding
 from airlora.policy.tokens import GLOBAL_SIZE, TOKEN_SIZE, View
 
@@ -91,6 +91,7 @@ class StreamEnv(gymnasium.Env):
         self.round = 0
         self.held = Held.nothing(table)
         self._contact_s = float("-inf")
+        self._past_rates: tuple[PastRate, ...] = ()
         self._look()
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -137,6 +138,8 @@ class StreamEnv(gymnasium.Env):
         self.held = outcome.held
         if outcome.delivery.layers_delivered:
             self._contact_s = t_s + outcome.delivery.airtime_s
+        past = PastRate.of(self.view.observation.link, outcome.delivery)
+        self._past_rates = (*self._past_rates, *past)[-REMEMBERED_RATES:]
         self.round += 1
 
     def _look(self) -> None:
@@ -156,6 +159,7 @@ class StreamEnv(gymnasium.Env):
                 held_ranks=held.active,
                 since_contact_s=t_s - self._contact_s,
                 costs=table.costs(self.round, held.version, held.bits, held.head_version),
+                past_rates=self._past_rates,
             ),
             self.airtime_weight,
             table.relative_steps[self.round],

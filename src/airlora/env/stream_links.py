@@ -3,15 +3,76 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from airlora.link import Awgn, Delivery, Fading, Link, LinkState
+from airlora.link.slotted import Slots, SlottedLink
 
 LEAST_LOAD, LARGEST_LOAD = 0.005, 2.0
 """Range of a round's mean budget over the bytes of a plain fp32 LoRA of rank 8, log-uniform."""
+
+
+_SLOTS = 4
+"""Slots of a changing load in a deadline."""
+_BEFORE = 8
+"""Slots of it before time 0."""
+
+
+@dataclass(frozen=True)
+class Loaded(SlottedLink):
+    """A link whose capacity others use too, as much as they happen to: its signal says nothing about that.
+
+    Attributes:
+        link: with no one else. slot_s: over which the load is constant, in s.
+        left: of each slot, what is left of the capacity over its mean; the first ``_BEFORE`` are before time 0, and
+            the last one goes on.
+        window_s: the observed rate is the mean over this past, in s.
+    """
+
+    link: SlottedLink
+    slot_s: float
+    left: tuple[float, ...]
+    window_s: float
+
+    @property
+    def share(self) -> float:  # type: ignore[override]
+        """Of the link."""
+        return self.link.share
+
+    def observe(self, t_s: float) -> LinkState:
+        """As the link's, with a rate that was measured under load."""
+        rate_bps = self._mean_bps(t_s - self.window_s, self.window_s)
+        return replace(self.link.observe(t_s), rate_bps=rate_bps)
+
+    def capacity_bps(self, t_s: np.ndarray) -> np.ndarray:
+        """What is left at the times given, in bit/s."""
+        return self.link.capacity_bps(t_s) * np.vectorize(self._left_at, otypes=[float])(t_s)
+
+    def _slots(self, start_s: float, duration_s: float) -> Iterator[Slots]:
+        at, end_s = start_s, start_s + duration_s
+        while at < end_s:
+            until_s = min((math.floor(at / self.slot_s + 1e-9) + 1) * self.slot_s, end_s)
+            for edges_s, rates_bps in self.link._slots(at, until_s - at):
+                yield edges_s + (at - start_s), rates_bps * self._left_at(at)
+            at = until_s
+
+    def _left_at(self, t_s: float) -> float:
+        return self.left[min(max(math.floor(t_s / self.slot_s + 1e-9) + _BEFORE, 0), len(self.left) - 1)]
+
+
+def _draw_left(rng: np.random.Generator, slots: int) -> tuple[float, ...]:
+    """Log-normal factors that follow each other as a first-order autoregression: of a spread of 0.08 … 0.8 (standard
+    deviation of log10) and a memory of 1/8 … 8 deadlines, both log-uniform."""
+    spread = math.exp(rng.uniform(math.log(0.08), math.log(0.8)))
+    memory = math.exp(-1 / (_SLOTS * math.exp(rng.uniform(math.log(1 / 8), math.log(8)))))
+    noise = rng.standard_normal(slots)
+    logs = [noise[0]]
+    for fresh in noise[1:]:
+        logs.append(memory * logs[-1] + math.sqrt(1 - memory**2) * fresh)
+    return tuple(10.0 ** (spread * np.array(logs) - spread**2 * math.log(10) / 2))
 
 
 @dataclass(frozen=True)
@@ -60,14 +121,15 @@ def draw_link(rng: np.random.Generator, plain_bytes: int, rounds: int, deadline_
     """A link whose mean budget is log-uniform in ``LEAST_LOAD`` … ``LARGEST_LOAD`` times ``plain_bytes``.
 
     One in five is an AWGN channel, the others fade: Rayleigh or Rician (K 0 … 12 dB), Doppler shift log-uniform in
-    0.02 … 20 Hz. The mean SNR is uniform in −5 … 25 dB. One in four has outages (5 … 30 % of the rounds); of one in
-    four the SNR is not measured.
+    0.02 … 20 Hz. The mean SNR is uniform in −5 … 25 dB. Seven in eight carry a changing load of others (``Loaded``), so
+    that estimates err as they do on recorded links. One in four has outages (5 … 30 % of the rounds); of one in four
+    the SNR is not measured.
     """
     snr_db = float(rng.uniform(-5, 25))
     budget = plain_bytes * math.exp(rng.uniform(math.log(LEAST_LOAD), math.log(LARGEST_LOAD)))
     share = math.exp(rng.uniform(math.log(0.05), 0.0))
     bandwidth_hz = budget * 8 / deadline_s / math.log2(1 + 10 ** (snr_db / 10)) / share
-    link: Link
+    link: SlottedLink
     if rng.random() < 0.2:
         link = Awgn(snr_db, bandwidth_hz, share)
     else:
@@ -82,6 +144,9 @@ def draw_link(rng: np.random.Generator, plain_bytes: int, rounds: int, deadline_
             estimate_window_s=deadline_s,
             seed=int(rng.integers(2**31)),
         )
+    if rng.random() < 0.875:
+        left = _draw_left(rng, _BEFORE + _SLOTS * (rounds + 1))
+        link = Loaded(link, deadline_s / _SLOTS, left, deadline_s)
     rate = rng.uniform(0.05, 0.3) if rng.random() < 0.25 else 0.0
     out = tuple(bool(draw < rate) for draw in rng.random(rounds))
     return Outages(link, deadline_s, out, measured=bool(rng.random() < 0.75))

@@ -46,21 +46,34 @@ class StreamJob:
         return "-".join("".join(c if c.isalnum() else "_" for c in part) for part in parts)
 
 
+def _commands(**changes: Any) -> StreamJob:
+    return replace(StreamJob(validation_limit=256), **changes)
+
+
 def _logs(**changes: Any) -> StreamJob:
     return replace(
-        StreamJob(data="builtin:vehicle-logs", steps_per_round=8, max_length=64, validation_limit=40), **changes
+        StreamJob(data="builtin:vehicle-logs", steps_per_round=8, max_length=64, validation_limit=128), **changes
     )
 
 
-SHIPPED_JOBS = (
-    StreamJob(),
-    StreamJob(seed=1, targets="q_proj,v_proj,fc1", max_rank=32),
-    _logs(validation_limit=128),
-    _logs(seed=1, targets="q_proj,v_proj", max_rank=8),
-)
-"""Built-in jobs of two objectives, three shapes and three largest ranks."""
+_ATTENTION = "q_proj,k_proj,v_proj,out_proj"
+_FEED_FORWARD = "fc1,fc2"
 
-HELD_OUT_JOBS = (StreamJob(seed=100), _logs(seed=100))
+SHIPPED_JOBS = (
+    _commands(),
+    _commands(seed=1, targets="q_proj,v_proj,fc1", max_rank=32),
+    _commands(seed=2, max_rank=8),
+    _commands(seed=3, targets=_ATTENTION, max_rank=32),
+    _commands(seed=4, targets=_FEED_FORWARD),
+    _logs(),
+    _logs(seed=1, targets="q_proj,v_proj", max_rank=8),
+    _logs(seed=2, max_rank=32),
+    _logs(seed=3, targets=_FEED_FORWARD),
+    _logs(seed=4, targets=_ATTENTION, max_rank=32),
+)
+"""Built-in jobs of two objectives, five shapes and three largest ranks."""
+
+HELD_OUT_JOBS = (_commands(seed=100), _logs(seed=100))
 """For evaluation."""
 
 STREAM_PPO = PpoSettings(
@@ -99,7 +112,7 @@ class StreamTrainingConfig:
     pool: int = 600
     imitation_steps: int = 1500
     imitation_updates: int = 600
-    teacher_episodes: int = 80
+    teacher_episodes: int = 200
     checkpoint_every: int = 25
     seed: int = 0
     ppo: PpoSettings = field(default_factory=lambda: STREAM_PPO)

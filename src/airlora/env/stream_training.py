@@ -82,7 +82,7 @@ class StreamTraining:
             def choose(view: View) -> np.ndarray:
                 o = view.observation
                 load = np.log10(o.budget_bytes / o.schema.plain_lora_bytes()) if o.budget_bytes else np.nan
-                return found.choose(float(load), view.airtime_weight)
+                return found.choose(float(load), o.past_rates, view.airtime_weight)
 
             teacher = choose
         self.agent.imitate(self._env(), config.imitation_steps, config.imitation_updates, teacher)

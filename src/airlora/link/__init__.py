@@ -9,13 +9,13 @@ import dataclasses
 from typing import Any
 
 from airlora.link.awgn import Awgn
-from airlora.link.base import Delivery, Link, LinkState
+from airlora.link.base import Delivery, Link, LinkState, PastRate
 from airlora.link.fading import Fading
 from airlora.link.trace import Trace
 from airlora.plugins import registry_for
 from airlora.spec import build
 
-__all__ = ["LINKS", "Awgn", "Delivery", "Fading", "Link", "LinkState", "Trace", "make_link"]
+__all__ = ["LINKS", "Awgn", "Delivery", "Fading", "Link", "LinkState", "PastRate", "Trace", "make_link"]
 
 LINKS: dict[str, type[Link]] = {"awgn": Awgn, "fading": Fading, "trace": Trace}
 """SPEC name -> link."""

@@ -45,6 +45,26 @@ class Delivery:
     missed: bool
 
 
+@dataclass(frozen=True)
+class PastRate:
+    """What was estimated before a transmission, and what the link carried then.
+
+    Attributes:
+        estimated_bps: throughput in bit/s, NaN where there was no estimate.
+        carried_bps: bits on air over airtime, in bit/s.
+    """
+
+    estimated_bps: float
+    carried_bps: float
+
+    @classmethod
+    def of(cls, state: LinkState, delivery: Delivery) -> tuple[PastRate, ...]:
+        """That of one transmission; nothing where nothing was sent."""
+        if not delivery.airtime_s:
+            return ()
+        return (cls(state.rate_bps, 8 * delivery.bytes_on_air / delivery.airtime_s),)
+
+
 class Link(ABC):
     """A link is a pure function of simulated time (and of its seed): it keeps no state."""
 

@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from airlora.plugins import registry_for
-from airlora.policy.base import Observation, Policy, Training
+from airlora.policy.base import REMEMBERED_RATES, Observation, Policy, Training
 from airlora.policy.learned import AirLlm, Ppo
 from airlora.policy.rules import AdaLora, Fit, Fixed, Flood, Greedy, Random, Uniform
 from airlora.spec import build
@@ -36,6 +36,7 @@ def make_policy(spec: str, seed: int) -> Policy:
 
 __all__ = [
     "POLICIES",
+    "REMEMBERED_RATES",
     "AdaLora",
     "AirLlm",
     "Fit",

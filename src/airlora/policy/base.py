@@ -11,10 +11,13 @@ import numpy as np
 from airlora.codec.allocation import Allocation
 from airlora.codec.costs import Costs
 from airlora.factors import Schema
-from airlora.link.base import LinkState
+from airlora.link.base import LinkState, PastRate
 from airlora.workload.text import TextStatistics
 
 Training = Literal["nested", "fixed", "adalora"]
+
+REMEMBERED_RATES = 8
+"""Transmissions that an observation tells of, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +36,8 @@ class Observation:
         held_ranks: (projections,) components that the edge has active now.
         since_contact_s: time since the last delivered layer, in s; inf before the first.
         costs: what sending each rank at each number of bits would take, given what the edge holds.
+        past_rates: what earlier rounds' transmissions were estimated to carry and carried, newest last, at most
+            ``REMEMBERED_RATES``.
     """
 
     round: int
@@ -47,6 +52,7 @@ class Observation:
     held_ranks: np.ndarray
     since_contact_s: float
     costs: Costs
+    past_rates: tuple[PastRate, ...] = ()
 
     @property
     def budget_bytes(self) -> float:

@@ -6,11 +6,13 @@ measured is 0, with a flag beside it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
 
+from airlora.link.base import PastRate
 from airlora.policy.base import Observation
 from airlora.policy.stream_costs import CostGrid
 
@@ -27,7 +29,7 @@ _KINDS = (
 )
 """Parts of names by which a projection's kind is told, first match; the last kind is "other"."""
 
-GLOBAL_SIZE = 24
+GLOBAL_SIZE = 28
 TOKEN_SIZE = 2 + len(_KINDS) + 1 + 3 + 3 * BLOCKS
 _LIMIT = 3.0
 
@@ -114,6 +116,7 @@ class View:
             _log10(self.totals[0] / whole),
             self.grid.head_bytes(self.head_bits) / whole,
             np.log10(self.airtime_weight + 0.01) + 1,
+            *surprise(o.past_rates),
         ]
         return np.array(values, np.float64)
 
@@ -143,6 +146,19 @@ class View:
             *(np.log10(cost + 1e-3) / 2).T,
         ]
         return np.stack([np.broadcast_to(feature, count) for feature in features], axis=1)
+
+
+def surprise(past: Sequence[PastRate]) -> tuple[float, float, float, float]:
+    """What earlier transmissions carried over what was estimated, log10 within ±1.5: whether there is any, of the last
+    one, mean, root mean square."""
+    ratios = [
+        float(np.clip(np.log10(max(rate.carried_bps, 1.0) / max(rate.estimated_bps, 1.0)), -1.5, 1.5))
+        for rate in past
+        if rate.estimated_bps == rate.estimated_bps
+    ]
+    if not ratios:
+        return 0.0, 0.0, 0.0, 0.0
+    return 1.0, ratios[-1], float(np.mean(ratios)), float(np.sqrt(np.mean(np.square(ratios))))
 
 
 def _by_block(values: np.ndarray, blocks: np.ndarray) -> np.ndarray:
