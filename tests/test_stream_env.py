@@ -36,7 +36,7 @@ JOB = Surrogate(TABLE)
 
 def steady(rate_bps: float) -> Any:
     """Every episode over the same constant link."""
-    return lambda rng, plain, rounds, deadline_s: Awgn(0.0, rate_bps)  # 0 dB: 1 bit/s a Hz
+    return lambda rng, plain, rounds, deadline_s, period_s: Awgn(0.0, rate_bps)  # 0 dB: 1 bit/s a Hz
 
 
 def uniform(version: int, rank: int, bits: int) -> Held:
@@ -148,7 +148,7 @@ def test_a_budget_is_kept_and_what_is_stale_goes_first() -> None:
 def test_an_outage_changes_nothing_and_costs_the_whole_deadline() -> None:
     held = send(Held.nothing(TABLE), 2).held
     grid = CostGrid(TABLE.costs(2, held.version, held.bits, held.head_version))
-    link = Outages(Awgn(0.0, 1e6), 1.0, (True,), measured=True)
+    link = Outages(Awgn(0.0, 1e6), 1.0, (True,))
     outcome = simulate_round(JOB, grid, 2, held, Allocation(np.full(3, 4), np.full(3, 4), 4, np.inf), link, 0.0, 1.0)
     assert outcome.delivery.missed
     assert outcome.delivery.airtime_s == 1.0
@@ -174,7 +174,7 @@ def test_a_round_never_exceeds_its_budget_or_the_link(seed: int, rank: int, budg
 @given(st.integers(0, 2**31))
 def test_links_are_drawn_by_seed_within_the_loads_stated(seed: int) -> None:
     plain = 100_000
-    ours, again = (draw_link(np.random.default_rng(seed), plain, 6, 1.0) for _ in range(2))
+    ours, again = (draw_link(np.random.default_rng(seed), plain, 6, 1.0, 1.0) for _ in range(2))
     assert ours.observe(3.0) == again.observe(3.0) or np.isnan(ours.observe(3.0).snr_db)
     assert isinstance(ours, Outages)
     state = ours.link.observe(0.0)
@@ -183,7 +183,7 @@ def test_links_are_drawn_by_seed_within_the_loads_stated(seed: int) -> None:
 
 
 def test_after_an_outage_the_estimate_is_zero_and_nothing_is_carried_during_it() -> None:
-    link = Outages(Awgn(10.0, 1e6), 2.0, (False, True, False), measured=False)
+    link = Outages(Awgn(10.0, 1e6), 2.0, (False, True, False), snr_known=False)
     assert link.observe(2.0).rate_bps > 0
     assert np.isnan(link.observe(2.0).snr_db)
     assert link.observe(4.0).rate_bps == 0
@@ -194,7 +194,7 @@ def test_after_an_outage_the_estimate_is_zero_and_nothing_is_carried_during_it()
 
 
 def test_a_load_of_others_changes_the_rate_slot_by_slot_and_shows_in_the_past_only() -> None:
-    left = (*[1.0] * 8, 0.5, 2.0, 4.0)
+    left = (*[1.0] * 20, 0.5, 2.0, 4.0)
     link = Loaded(Awgn(0.0, 8e6), 0.25, left, 1.0)
     np.testing.assert_allclose(
         link.capacity_bps(np.array([-0.1, 0.1, 0.3, 0.6, 9.0])), np.array([8, 4, 16, 32, 32]) * 1e6
@@ -210,8 +210,8 @@ def test_drawn_links_err_as_recorded_ones_do() -> None:
     """log10 of what is carried over what was estimated; mahimahi's recordings have a standard deviation of 0.38."""
     found = []
     for seed in range(100):
-        link = draw_link(np.random.default_rng(seed), 100_000, 6, 1.0)
-        for t_s in range(6):
+        link = draw_link(np.random.default_rng(seed), 100_000, 6, 1.0, 2.0)
+        for t_s in np.arange(6) * 2.0:
             estimate, carried = link.observe(t_s).rate_bps, 8 * link.transmit([10**9], t_s, 1.0).bytes_on_air
             if estimate and carried:
                 found.append(np.log10(carried / estimate))
@@ -272,9 +272,14 @@ def test_the_zero_action_is_the_rule_fit() -> None:
         while not terminated:
             ours = env.allocation(0.0, np.zeros((3, 2)))
             rule = Fit().decide(env.view.observation)
-            assert np.abs(ours.ranks - rule.ranks).max() <= 1  # estimates of frames differ by a few bytes
-            assert ours.bits.tolist() == rule.bits.tolist()
+            if ours.bits.tolist() == rule.bits.tolist():
+                sizes = [env.view.observation.costs.update_bytes(each) for each in (ours, rule)]
+                frames = 36 * (len(TABLE.schema.prefixes) + 1)  # one a class and the head's; their number is estimated
+                assert abs(sizes[0] - sizes[1]) <= frames
             assert ours.budget_bytes == rule.budget_bytes
+            whole = env.view.totals[-1] / env.view.observation.budget_bytes if ours.budget_bytes else np.inf
+            if not 0.7 < whole < 1.3:  # in between, the estimate of the frames decides
+                assert ours.bits.tolist() == rule.bits.tolist()
             _, terminated, _ = env.send(ours)
 
 

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 
 from airlora.codec import Allocation
-from airlora.env.stream_links import draw_link
+from airlora.env.stream_links import draw_link, draw_period
 from airlora.env.stream_sim import Outcome, simulate_round
 from airlora.env.stream_table import JobTable
 from airlora.env.surrogate import Held, Surrogate
@@ -20,8 +20,8 @@ from airlora.policy.base import REMEMBERED_RATES, Observation
 from airlora.policy.stream_action import StreamDecoder, StreamDecoding
 from airlora.policy.tokens import GLOBAL_SIZE, TOKEN_SIZE, View
 
-LinkMaker = Callable[[np.random.Generator, int, int, float], Link]
-"""(generator, bytes of a plain LoRA, rounds, deadline in s) -> the link of an episode."""
+LinkMaker = Callable[[np.random.Generator, int, int, float, float], Link]
+"""(generator, bytes of a plain LoRA, rounds, deadline in s, period in s) -> the link of an episode."""
 
 
 class StreamEnv(gymnasium.Env):
@@ -33,13 +33,14 @@ class StreamEnv(gymnasium.Env):
       (``policy.stream_action``); those beyond M do nothing.
     * Reward = gain − λ · airtime / deadline. The gain of the edge is (q_edge − q_base) / (q_cloud at the end − q_base):
       0 for the untouched model, 1 for all that the cloud learns, whichever direction is better.
-    * Job, link and λ are drawn at ``reset``; the episode is over (terminated) after the job's last round.
+    * Job, λ, time from round to round and link are drawn at ``reset``; the episode is over (terminated) after the job's
+      last round.
 
     ``info`` has ``gain``, ``airtime`` (over the deadline), ``bytes_on_air``, ``missed``, ``ranks`` and ``bits``.
 
     Args:
         recordings: folders that ``record_job`` wrote, or their tables.
-        airtime_weights: λ is one of them. deadline_s: of a round, and its period.
+        airtime_weights: λ is one of them. deadline_s: of a round.
         decoding: of the action. make_link: draws an episode's link.
 
     Raises:
@@ -87,7 +88,8 @@ class StreamEnv(gymnasium.Env):
         self.airtime_weight = self._weights[int(self.np_random.integers(len(self._weights)))]
         table = self.job.table
         plain = table.schema.plain_lora_bytes()
-        self.link = self._make_link(self.np_random, plain, table.rounds, self._deadline_s)
+        self._period_s = draw_period(self.np_random, self._deadline_s)
+        self.link = self._make_link(self.np_random, plain, table.rounds, self._deadline_s, self._period_s)
         self.round = 0
         self.held = Held.nothing(table)
         self._contact_s = float("-inf")
@@ -114,7 +116,7 @@ class StreamEnv(gymnasium.Env):
 
     def send(self, allocation: Allocation) -> tuple[float, bool, dict[str, Any]]:
         """``step`` with an allocation in the place of an action; returns (reward, terminated, info)."""
-        t_s = self.round * self._deadline_s
+        t_s = self.starts_s[self.round]
         outcome = simulate_round(
             self.job, self.view.grid, self.round, self.held, allocation, self.link, t_s, self._deadline_s
         )
@@ -144,7 +146,7 @@ class StreamEnv(gymnasium.Env):
 
     def _look(self) -> None:
         """What the round begins with."""
-        table, t_s, held = self.job.table, self.round * self._deadline_s, self.held
+        table, t_s, held = self.job.table, self.starts_s[self.round], self.held
         self.view = View(
             Observation(
                 round=self.round,
@@ -164,6 +166,11 @@ class StreamEnv(gymnasium.Env):
             self.airtime_weight,
             table.relative_steps[self.round],
         )
+
+    @property
+    def starts_s(self) -> list[float]:
+        """When each round of the episode starts, in s."""
+        return [index * self._period_s for index in range(self.job.table.rounds)]
 
     def vector(self) -> np.ndarray:
         """The observation of the round that comes next, zeros after the last."""

@@ -72,7 +72,7 @@ def evaluate_stream_policy(
                 link = make_link(links[episode % len(links)], seed + episode)
             else:
                 rng = np.random.default_rng([seed, 31, episode])
-                link = draw_link(rng, table.schema.plain_lora_bytes(), table.rounds, config.deadline_s)
+                link = draw_link(rng, table.schema.plain_lora_bytes(), table.rounds, config.deadline_s, config.period_s)
             for spec, rows in played.items():
                 on_stage(f"{job.name}, link {episode + 1} of {episodes}: {spec}")
                 rows.append(_play(config, stage, quality, table, path, link, make_policy(spec, seed)))

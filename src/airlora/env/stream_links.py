@@ -13,11 +13,13 @@ from airlora.link.slotted import Slots, SlottedLink
 
 LEAST_LOAD, LARGEST_LOAD = 0.005, 2.0
 """Range of a round's mean budget over the bytes of a plain fp32 LoRA of rank 8, log-uniform."""
+LONGEST_PERIOD = 60.0
+"""Longest time from round to round, in deadlines."""
 
 
 _SLOTS = 4
 """Slots of a changing load in a deadline."""
-_BEFORE = 8
+_BEFORE = 20
 """Slots of it before time 0."""
 
 
@@ -65,9 +67,9 @@ class Loaded(SlottedLink):
 
 def _draw_left(rng: np.random.Generator, slots: int) -> tuple[float, ...]:
     """Log-normal factors that follow each other as a first-order autoregression: of a spread of 0.08 … 0.8 (standard
-    deviation of log10) and a memory of 1/8 … 8 deadlines, both log-uniform."""
+    deviation of log10) and a memory of 1/8 … 64 deadlines, both log-uniform."""
     spread = math.exp(rng.uniform(math.log(0.08), math.log(0.8)))
-    memory = math.exp(-1 / (_SLOTS * math.exp(rng.uniform(math.log(1 / 8), math.log(8)))))
+    memory = math.exp(-1 / (_SLOTS * math.exp(rng.uniform(math.log(1 / 8), math.log(64)))))
     noise = rng.standard_normal(slots)
     logs = [noise[0]]
     for fresh in noise[1:]:
@@ -77,17 +79,18 @@ def _draw_left(rng: np.random.Generator, slots: int) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Outages(Link):
-    """A link that carries nothing in some rounds, and whose SNR is sometimes not measured.
+    """A link that carries nothing in some rounds, and of which less may be known.
 
     Attributes:
         link: what there is in the other rounds. period_s: of the rounds, in s.
-        out: for each round, whether it is out. measured: whether the SNR is known.
+        out: for each round, whether it is out. snr_known, bandwidth_known: whether they are measured.
     """
 
     link: Link
     period_s: float
     out: tuple[bool, ...]
-    measured: bool
+    snr_known: bool = True
+    bandwidth_known: bool = True
 
     @property
     def share(self) -> float:  # type: ignore[override]
@@ -97,8 +100,10 @@ class Outages(Link):
     def observe(self, t_s: float) -> LinkState:
         """As the link's; after an outage the estimate is 0, as of any mean over the past."""
         state = self.link.observe(t_s)
-        if not self.measured:
+        if not self.snr_known:
             state = replace(state, snr_db=math.nan)
+        if not self.bandwidth_known:
+            state = replace(state, bandwidth_hz=math.nan)
         return replace(state, rate_bps=0.0) if self._is_out(t_s - self.period_s) else state
 
     def capacity_bps(self, t_s: np.ndarray) -> np.ndarray:
@@ -117,18 +122,25 @@ class Outages(Link):
         return 0 <= index < len(self.out) and self.out[index]
 
 
-def draw_link(rng: np.random.Generator, plain_bytes: int, rounds: int, deadline_s: float) -> Link:
+def draw_period(rng: np.random.Generator, deadline_s: float) -> float:
+    """Time from round to round in s, log-uniform in 1 … ``LONGEST_PERIOD`` deadlines."""
+    return deadline_s * math.exp(rng.uniform(0.0, math.log(LONGEST_PERIOD)))
+
+
+def draw_link(rng: np.random.Generator, plain_bytes: int, rounds: int, deadline_s: float, period_s: float) -> Link:
     """A link whose mean budget is log-uniform in ``LEAST_LOAD`` … ``LARGEST_LOAD`` times ``plain_bytes``.
 
     One in five is an AWGN channel, the others fade: Rayleigh or Rician (K 0 … 12 dB), Doppler shift log-uniform in
-    0.02 … 20 Hz. The mean SNR is uniform in −5 … 25 dB. Seven in eight carry a changing load of others (``Loaded``), so
-    that estimates err as they do on recorded links. One in four has outages (5 … 30 % of the rounds); of one in four
-    the SNR is not measured.
+    0.02 … 20 cycles a deadline. The mean SNR is uniform in −5 … 25 dB; of half the links neither it nor the bandwidth
+    is measured, of another quarter the bandwidth is not. Estimates are means over the last 1 … 5 deadlines. Seven in
+    eight carry a changing load of others (``Loaded``), so that estimates err as they do on recorded links. One in four
+    has outages (5 … 30 % of the rounds).
     """
     snr_db = float(rng.uniform(-5, 25))
     budget = plain_bytes * math.exp(rng.uniform(math.log(LEAST_LOAD), math.log(LARGEST_LOAD)))
     share = math.exp(rng.uniform(math.log(0.05), 0.0))
     bandwidth_hz = budget * 8 / deadline_s / math.log2(1 + 10 ** (snr_db / 10)) / share
+    window_s = deadline_s * math.exp(rng.uniform(0.0, math.log(5.0)))
     link: SlottedLink
     if rng.random() < 0.2:
         link = Awgn(snr_db, bandwidth_hz, share)
@@ -141,12 +153,13 @@ def draw_link(rng: np.random.Generator, plain_bytes: int, rounds: int, deadline_
             doppler_hz=math.exp(rng.uniform(math.log(0.02), math.log(20.0))) / deadline_s,
             k_db=float(rng.uniform(0, 12)) if rician else None,
             share=share,
-            estimate_window_s=deadline_s,
+            estimate_window_s=window_s,
             seed=int(rng.integers(2**31)),
         )
     if rng.random() < 0.875:
-        left = _draw_left(rng, _BEFORE + _SLOTS * (rounds + 1))
-        link = Loaded(link, deadline_s / _SLOTS, left, deadline_s)
+        slots = math.ceil(((rounds - 1) * period_s + deadline_s) / deadline_s * _SLOTS)
+        link = Loaded(link, deadline_s / _SLOTS, _draw_left(rng, _BEFORE + slots), window_s)
     rate = rng.uniform(0.05, 0.3) if rng.random() < 0.25 else 0.0
     out = tuple(bool(draw < rate) for draw in rng.random(rounds))
-    return Outages(link, deadline_s, out, measured=bool(rng.random() < 0.75))
+    known = rng.random()
+    return Outages(link, period_s, out, snr_known=bool(known < 0.5), bandwidth_known=bool(known < 0.25))

@@ -110,8 +110,8 @@ class StreamTrainingConfig:
     episodes: int = 1600
     environments: int = 16
     pool: int = 600
-    imitation_steps: int = 1500
-    imitation_updates: int = 600
+    imitation_steps: int = 4000
+    imitation_updates: int = 1600
     teacher_episodes: int = 200
     checkpoint_every: int = 25
     seed: int = 0

@@ -81,7 +81,9 @@ class StreamTraining:
 
             def choose(view: View) -> np.ndarray:
                 o = view.observation
-                load = np.log10(o.budget_bytes / o.schema.plain_lora_bytes()) if o.budget_bytes else np.nan
+                budget = o.budget_bytes if np.isfinite(o.budget_bytes) else np.nan
+                with np.errstate(divide="ignore"):
+                    load = np.log10(budget / o.schema.plain_lora_bytes())
                 return found.choose(float(load), o.past_rates, view.airtime_weight)
 
             teacher = choose

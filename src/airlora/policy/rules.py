@@ -57,32 +57,44 @@ class Uniform(Policy):
         return replace(allocation, expected_bytes=observation.budget_bytes)
 
 
+LEAN_BITS, WIDE_BITS = 3, 4
+"""Bits of ``fit`` where the budget carries less than everything at 4 bits, and where it carries that: fewer buy rank,
+more buy hardly any quality (docs/policies.md)."""
+
+
 @dataclass(frozen=True)
 class Fit(Policy):
     """The largest uniform rank that fits the estimated budget.
 
     Attributes:
-        bits: bits per number. More than 4 cost bytes and gain hardly any quality (docs/results.md).
+        bits: bits per number; None takes ``WIDE_BITS`` where everything fits at them, else ``LEAN_BITS``.
         margin: fraction of the estimated budget that may be used.
         steer: see ``Policy``.
     """
 
-    bits: int = 4
+    bits: int | None = None
     margin: float = 1.0
     steer: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_bits(self.bits)
+        if self.bits is not None:
+            _check_bits(self.bits)
         _check_margin(self.margin)
         check_steer(self.steer)
 
     def decide(self, observation: Observation) -> Allocation:
         """The largest rank that fits; everything while the rate is unknown."""
         budget = observation.budget_bytes * self.margin
-        head_bits = self.bits if observation.schema.head else 0
-        rank = largest_uniform_rank(observation.costs, budget, self.bits, head_bits)
+        bits = self.bits or _bits_that_fit(observation)
+        rank = largest_uniform_rank(observation.costs, budget, bits, bits if observation.schema.head else 0)
         # Not even rank 1 fits: send what does, so that the edge is refreshed piece by piece.
-        return _uniform(observation, max(rank, 1), self.bits, budget)
+        return _uniform(observation, max(rank, 1), bits, budget)
+
+
+def _bits_that_fit(observation: Observation) -> int:
+    whole = _uniform(observation, int(observation.schema.r_max.max()), WIDE_BITS, math.inf)
+    fits = observation.costs.update_bytes(whole) <= observation.budget_bytes
+    return WIDE_BITS if fits else LEAN_BITS
 
 
 @dataclass(frozen=True)

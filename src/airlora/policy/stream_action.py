@@ -27,7 +27,6 @@ LEAST_FRACTION = 1 / 16
 _END = 0.8
 """Beyond ±this the budget's number means nothing at all, or everything until the deadline."""
 _RANK_SPAN = 4.0
-_MIDDLE = WIDTHS.index(REFERENCE_BITS)
 
 
 def budget_fraction(number: float) -> float:
@@ -68,22 +67,23 @@ class StreamDecoder:
             budget = float("inf")
         x0 = np.nan_to_num(np.asarray(x0, np.float64), nan=0.0 if self.decoding == "residual" else -1.0)
         x0 = np.clip(x0, -1.0, 1.0)
-        bits = self._bits(x0[:, 1])
+        bits = self._bits(view, x0[:, 1])
         if self.decoding == "residual":
             ranks = np.rint(self._fitting(view, bits, budget) * _RANK_SPAN ** x0[:, 0])
             ranks = np.maximum(ranks, 1)
         else:
             ranks = np.minimum(np.floor((x0[:, 0] + 1) / 2 * (o.schema.r_max + 1)), o.schema.r_max)
         ranks = np.minimum(ranks, o.trained_ranks).astype(np.int64)
-        return Allocation(ranks, bits, view.head_bits, budget)
+        return Allocation(ranks, bits, _head_bits(view), budget)
 
     def replayed(self, view: View, allocation: Allocation) -> np.ndarray:
         """The x0 (M, 2) in the middle of those that decode to an allocation."""
         o = view.observation
         columns = np.searchsorted(WIDTHS, np.minimum(allocation.bits, WIDTHS[-1]))
         if self.decoding == "residual":
-            offset = columns - _MIDDLE
-            bits = offset / np.where(offset < 0, _MIDDLE + 0.5, len(WIDTHS) - _MIDDLE - 0.5)
+            middle = WIDTHS.index(view.fit_bits)
+            offset = columns - middle
+            bits = offset / np.where(offset < 0, middle + 0.5, len(WIDTHS) - middle - 0.5)
             fitting = self._fitting(view, allocation.bits, allocation.budget_bytes)
             rank = np.log(np.maximum(allocation.ranks, 1) / fitting) / np.log(_RANK_SPAN)
         else:
@@ -91,17 +91,23 @@ class StreamDecoder:
             rank = 2 * (allocation.ranks + 0.5) / (o.schema.r_max + 1) - 1
         return np.clip(np.stack([rank, bits], axis=1), -1.0, 1.0)
 
-    def _bits(self, numbers: np.ndarray) -> np.ndarray:
+    def _bits(self, view: View, numbers: np.ndarray) -> np.ndarray:
         if self.decoding == "absolute":
             columns = np.minimum(np.floor((numbers + 1) / 2 * len(WIDTHS)), len(WIDTHS) - 1)
         else:
-            span = np.where(numbers < 0, _MIDDLE + 0.5, len(WIDTHS) - _MIDDLE - 0.5)
-            columns = np.clip(np.rint(_MIDDLE + numbers * span), 0, len(WIDTHS) - 1)
+            middle = WIDTHS.index(view.fit_bits)
+            span = np.where(numbers < 0, middle + 0.5, len(WIDTHS) - middle - 0.5)
+            columns = np.clip(np.rint(middle + numbers * span), 0, len(WIDTHS) - 1)
         return np.array(WIDTHS)[columns.astype(np.int64)]
 
     @staticmethod
     def _fitting(view: View, bits: np.ndarray, budget: float) -> int:
         """The largest uniform rank at these bits that fits, at least 1."""
         same = bool((bits == REFERENCE_BITS).all())
-        totals = view.totals if same else view.grid.totals(bits, view.head_bits)
+        same = same and _head_bits(view) == view.head_bits
+        totals = view.totals if same else view.grid.totals(bits, _head_bits(view))
         return max(int(np.searchsorted(totals, budget, side="right")), 1)
+
+
+def _head_bits(view: View) -> int:
+    return view.fit_bits if view.observation.schema.head else 0

@@ -24,6 +24,7 @@ from airlora.policy.ddim import sample, training_loss
 from airlora.policy.ppo import LATENT_LIMIT, EncoderExtractor, PpoLearner, load_optimizer, optimizer_state, part
 from airlora.policy.replay import Replay
 from airlora.policy.settings import DdimSettings, PpoSettings
+from airlora.policy.stream_action import StreamDecoder
 from airlora.policy.stream_family import JITTER, family_member
 from airlora.policy.stream_networks import TokenDenoiser, TokenEncoder
 from airlora.policy.tokens import GLOBAL_SIZE, View
@@ -125,7 +126,8 @@ class StreamAgent:
         self.ppo = PpoLearner(self._vec, ppo, episode_steps, self._draw_seed(1), TokenExtractor)
 
     def imitate(self, env: Any, transitions: int, updates: int, teacher: Teaching | None = None) -> float:
-        """Teach the DDIM the family around the rule on states that its members reach, and the actor a teacher.
+        """Teach the DDIM the family around the rule, and the actor a teacher, on states that members of the family
+        reach and, in every other episode, on those that the teacher reaches.
 
         Args:
             env: a ``StreamEnv``. transitions: to collect. updates: steps of training, of four batches each.
@@ -137,10 +139,11 @@ class StreamAgent:
         rng = np.random.default_rng(self._draw_seed(5))
         replay = Replay(transitions, self.replay.condition_dim, self.replay.size)
         taught: list[np.ndarray] = []
-        terminated, vector = True, np.zeros(0)
+        terminated, vector, followed = True, np.zeros(0), False
         for _ in range(transitions):
             if terminated:
                 vector, _ = env.reset(seed=int(rng.integers(2**31)))
+                followed = teacher is not None and not followed
             latent = np.clip(rng.normal(0, 0.5, self._latent_dim), -1, 1)
             number = float(np.clip(rng.normal(0, 0.4), -1, 1))
             x0 = family_member(env.decoder, env.view, number, latent)
@@ -150,6 +153,9 @@ class StreamAgent:
             replay.add(np.concatenate([latent, vector]), padded, 0.0)
             if teacher is not None:
                 taught.append(teacher(env.view))
+                if followed:
+                    offsets = np.tile(taught[-1][1:], (len(x0), 1))
+                    allocation = StreamDecoder("residual").allocation(env.view, float(taught[-1][0]), offsets)
             _, terminated, _ = env.send(allocation)
             vector = env.vector()
         generator = torch.Generator().manual_seed(self._draw_seed(6))

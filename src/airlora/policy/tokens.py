@@ -14,6 +14,7 @@ import numpy as np
 
 from airlora.link.base import PastRate
 from airlora.policy.base import Observation
+from airlora.policy.rules import LEAN_BITS, WIDE_BITS
 from airlora.policy.stream_costs import CostGrid
 
 BLOCKS = 7
@@ -70,6 +71,11 @@ class View:
     def head_bits(self) -> int:
         """Bits of the head: ``REFERENCE_BITS``, 0 without one."""
         return REFERENCE_BITS if self.observation.schema.head else 0
+
+    @cached_property
+    def fit_bits(self) -> int:
+        """Bits of the rule ``fit``."""
+        return WIDE_BITS if self.totals[-1] <= self.observation.budget_bytes else LEAN_BITS
 
     @cached_property
     def totals(self) -> np.ndarray:
