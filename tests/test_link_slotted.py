@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airlora.errors import LinkError, SpecError
-from airlora.link import Awgn, Delivery, LinkState, make_link
+from airlora.link import Awgn, Delivery, LinkState, PastRate, make_link
 from airlora.link.slotted import Slots, SlottedLink, cut_slots
 
 SHANNON_BPS = 1e6 * math.log2(11)  # 10 dB over 1 MHz
@@ -185,3 +185,14 @@ def test_unknown_link_lists_the_links() -> None:
 def test_observation_at_no_time_is_refused() -> None:
     with pytest.raises(LinkError, match="t_s is nan"):
         Awgn().observe(math.nan)
+
+
+def test_a_past_rate_is_what_was_carried_while_something_was_sent() -> None:
+    link = Awgn(0.0, 8e6)  # 1 MB/s
+    state = link.observe(0.0)
+    assert PastRate.of(state, link.transmit([], 0.0, 1.0)) == ()
+    (whole,) = PastRate.of(state, link.transmit([250_000], 0.0, 1.0))
+    (cut,) = PastRate.of(state, link.transmit([4_000_000], 0.0, 1.0))
+    assert whole.estimated_bps == cut.estimated_bps == state.rate_bps
+    assert whole.carried_bps == pytest.approx(8e6)
+    assert cut.carried_bps == pytest.approx(8e6)

@@ -22,11 +22,12 @@ from airlora.env.stream_baseline import AgainstRule, play_rule
 from airlora.env.stream_links import LARGEST_LOAD, LEAST_LOAD, Loaded, Outages, draw_link
 from airlora.env.stream_sim import simulate_round
 from airlora.env.stream_table import MEASURED_BITS, JobTable
-from airlora.env.stream_teacher import VARIATIONS, find_teacher
+from airlora.env.stream_teacher import EVERYTHING, VARIATIONS, Teacher, find_teacher
 from airlora.env.surrogate import Held, Surrogate, bits_column
 from airlora.errors import InputError, StoreError
 from airlora.link import Awgn, Link
 from airlora.policy.rules import Fit
+from airlora.policy.stream_action import budget_fraction
 from airlora.policy.stream_costs import CostGrid
 from stream_samples import PREFIXES, small_table
 
@@ -301,7 +302,51 @@ def test_no_recordings_are_refused() -> None:
         StreamEnv([])
 
 
+def test_an_observation_tells_of_the_last_eight_transmissions() -> None:
+    table = small_table(rounds=12)
+    env = StreamEnv([Surrogate(table)], make_link=steady(1e7))
+    env.reset(seed=0)
+    known = []
+    for _ in range(11):
+        known.append(len(env.view.observation.past_rates))
+        env.send(Allocation(np.full(3, 4), np.full(3, 4), 4, np.inf))
+    assert known == [0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 8]
+    assert env.view.observation.past_rates[-1].carried_bps == pytest.approx(1e7)
+    nothing = Allocation(np.zeros(3, np.int64), np.full(3, 4), 0, 0.0)
+    before = env.view.observation.past_rates
+    env.reset(seed=0)
+    env.send(nothing)
+    assert env.view.observation.past_rates == ()
+    assert before
+
+
 # the teacher
+
+
+def test_the_teacher_is_not_taken_in_by_the_luckiest_variation() -> None:
+    """Two variations of equal promise: the one that was measured exactly is taught, and fit where neither is sure."""
+    count = len(VARIATIONS)
+    gain, airtime = np.zeros((2, count, 4))
+    gain[[1, 2], 0] = 0.01
+    noise = np.zeros((count, 100, 2))
+    noise[1, :, 0] = np.resize([1.0, -1.0], 100)
+    sure = Teacher(gain, airtime, noise, np.eye(4) / 100, 0.1, np.zeros((0, 2)))
+    np.testing.assert_array_equal(sure.choose(-1.0, (), 0.0), VARIATIONS[2])
+    noise[2] = noise[1]
+    unsure = Teacher(gain, airtime, noise, np.eye(4) / 100, 0.1, np.zeros((0, 2)))
+    np.testing.assert_array_equal(unsure.choose(-1.0, (), 0.0), VARIATIONS[0])
+
+
+@pytest.mark.parametrize(("gain", "airtime", "everything"), [(0.2, 0.1, True), (0.0, 0.1, False), (0.2, 3.0, False)])
+def test_where_the_estimate_is_zero_the_teacher_offers_everything_or_nothing(
+    gain: float, airtime: float, everything: bool
+) -> None:
+    count = len(VARIATIONS)
+    blind = np.tile([gain, airtime], (10, 1))
+    teacher = Teacher(np.zeros((count, 4)), np.zeros((count, 4)), np.zeros((count, 9, 2)), np.eye(4), 0.1, blind)
+    chosen = teacher.choose(-np.inf, (), 0.1)
+    np.testing.assert_array_equal(chosen, EVERYTHING if everything else VARIATIONS[0])
+    assert budget_fraction(EVERYTHING[0]) == np.inf
 
 
 def test_the_teacher_offers_less_the_more_airtime_costs() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,24 @@ from airlora.adapter.nested import NestedAdapter, NestedLinear
 
 HEAD_LR_RATIO = 5.0
 """Learning rate of the head over that of the first component; see LOG.md."""
+
+
+@dataclass(eq=False)
+class Active:
+    """What a step works on: for each parameter its active components, (rank, …) each.
+
+    Attributes:
+        values, averages, gradients: of the parameters. first, second: their moments.
+        rates: (rank, 1) or (rank,), Adam's: negative, bias corrected. epsilons: likewise.
+    """
+
+    values: list[torch.Tensor] = field(default_factory=list)
+    averages: list[torch.Tensor] = field(default_factory=list)
+    gradients: list[torch.Tensor] = field(default_factory=list)
+    first: list[torch.Tensor] = field(default_factory=list)
+    second: list[torch.Tensor] = field(default_factory=list)
+    rates: list[torch.Tensor] = field(default_factory=list)
+    epsilons: list[torch.Tensor] = field(default_factory=list)
 
 
 class NestedOptimizer(ABC):
@@ -90,13 +109,7 @@ class NestedOptimizer(ABC):
     @torch.no_grad()
     def step(self, ranks: Sequence[int] | None = None) -> None:
         """One step on the first ``ranks[m]`` components of every projection (by default the active ones)."""
-        values: list[torch.Tensor] = []
-        averages: list[torch.Tensor] = []
-        gradients: list[torch.Tensor] = []
-        first: list[torch.Tensor] = []
-        second: list[torch.Tensor] = []
-        rates: list[torch.Tensor] = []
-        epsilons: list[torch.Tensor] = []
+        active = Active()
         layers = list(self.adapter.layers.values())
         each = [layer.rank for layer in layers] if ranks is None else [int(rank) for rank in ranks]
         each = [rank if layer.left.grad is not None else 0 for layer, rank in zip(layers, each, strict=True)]
@@ -108,23 +121,24 @@ class NestedOptimizer(ABC):
             for parameter in layer.component_parameters():
                 assert parameter.grad is not None
                 m, v = self._moments[parameter]
-                values.append(parameter[:rank])
-                averages.append(self.averages[parameter][:rank])
-                gradients.append(parameter.grad[:rank])
-                first.append(m[:rank])
-                second.append(v[:rank])
+                active.values.append(parameter[:rank])
+                active.averages.append(self.averages[parameter][:rank])
+                active.gradients.append(parameter.grad[:rank])
+                active.first.append(m[:rank])
+                active.second.append(v[:rank])
                 if parameter.ndim == 1:
-                    rates.append(rate * self._gain_lr_ratio)
-                    epsilons.append(epsilon)
+                    active.rates.append(rate * self._gain_lr_ratio)
+                    active.epsilons.append(epsilon)
                 else:
-                    rates.append(rate[:, None])
-                    epsilons.append(epsilon[:, None])
+                    active.rates.append(rate[:, None])
+                    active.epsilons.append(epsilon[:, None])
+        values, averages = active.values, active.averages
         if values:
             beta1, beta2 = self.betas
-            torch._foreach_lerp_(first, gradients, 1 - beta1)
-            torch._foreach_mul_(second, beta2)
-            torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
-            torch._foreach_add_(values, self._updates(gradients, first, second, rates, epsilons))
+            torch._foreach_lerp_(active.first, active.gradients, 1 - beta1)
+            torch._foreach_mul_(active.second, beta2)
+            torch._foreach_addcmul_(active.second, active.gradients, active.gradients, 1 - beta2)
+            torch._foreach_add_(values, self._updates(active))
         if self._head is not None:
             self._head.param_groups[0]["lr"] = self.rate_factor * self._head_lr
             self._head.step()
@@ -136,20 +150,8 @@ class NestedOptimizer(ABC):
             torch._foreach_lerp_(averages, values, 1 - decay if self.average_decay else 1.0)
 
     @abstractmethod
-    def _updates(
-        self,
-        gradients: list[torch.Tensor],
-        first: list[torch.Tensor],
-        second: list[torch.Tensor],
-        rates: list[torch.Tensor],
-        epsilons: list[torch.Tensor],
-    ) -> list[torch.Tensor]:
-        """What is added to each parameter's active components.
-
-        Args:
-            gradients, first, second: (rank, …) of each parameter, and its moments after this step's gradient.
-            rates: (rank, 1) of each, or (rank,), Adam's: negative, bias corrected. epsilons: likewise.
-        """
+    def _updates(self, active: Active) -> list[torch.Tensor]:
+        """What is added to each parameter's active components, after its moments took in this step's gradient."""
 
     def _advance(self, ranks: Sequence[int]) -> dict[torch.device, tuple[torch.Tensor, torch.Tensor]]:
         """Count a step of the first ``ranks[m]`` components; by device, rates (negative) and epsilons, bias corrected:
@@ -239,18 +241,11 @@ class NestedOptimizer(ABC):
 class NestedAdam(NestedOptimizer):
     """Adam (Kingma & Ba 2015): every number moves by about its rate, whatever its gradient's scale."""
 
-    def _updates(
-        self,
-        gradients: list[torch.Tensor],
-        first: list[torch.Tensor],
-        second: list[torch.Tensor],
-        rates: list[torch.Tensor],
-        epsilons: list[torch.Tensor],
-    ) -> list[torch.Tensor]:
-        denominators = torch._foreach_sqrt(second)
-        torch._foreach_add_(denominators, epsilons)
-        updates = torch._foreach_div(first, denominators)
-        torch._foreach_mul_(updates, rates)
+    def _updates(self, active: Active) -> list[torch.Tensor]:
+        denominators = torch._foreach_sqrt(active.second)
+        torch._foreach_add_(denominators, active.epsilons)
+        updates = torch._foreach_div(active.first, denominators)
+        torch._foreach_mul_(updates, active.rates)
         return list(updates)
 
 
@@ -269,15 +264,8 @@ class NestedMuon(NestedOptimizer):
             raise ValueError(f"Muon trains the LoRA form; the adapter is of the {adapter.form} form")
         super().__init__(adapter, lr, **settings)
 
-    def _updates(
-        self,
-        gradients: list[torch.Tensor],
-        first: list[torch.Tensor],
-        second: list[torch.Tensor],
-        rates: list[torch.Tensor],
-        epsilons: list[torch.Tensor],
-    ) -> list[torch.Tensor]:
-        momenta = torch._foreach_lerp(gradients, first, self.betas[0])  # Nesterov's
+    def _updates(self, active: Active) -> list[torch.Tensor]:
+        momenta = torch._foreach_lerp(active.gradients, active.first, self.betas[0])  # Nesterov's
         shares = {rank: self._component_rates[:rank, None].float() for rank in {len(momentum) for momentum in momenta}}
         updates = []
         for direction in orthogonal(momenta):
