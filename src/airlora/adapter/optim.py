@@ -177,7 +177,7 @@ class NestedOptimizer(ABC):
     def squared_gradients(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean squared gradient of each component of the folded u and v: (projections, largest r_max) float32 each.
 
-        They are Adam's second moments, bias corrected; 0 for components that were never active. LoRA form only.
+        They are the second moments, bias corrected; 0 for components that were never active. LoRA form only.
         """
         shape = (len(self.adapter.layers), int(self.adapter.schema.r_max.max()))
         found = np.zeros((2, *shape), np.float32)
