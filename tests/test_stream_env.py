@@ -194,6 +194,16 @@ def test_after_an_outage_the_estimate_is_zero_and_nothing_is_carried_during_it()
     np.testing.assert_array_equal(link.capacity_bps(np.array([1.0, 2.5, 4.1])) > 0, [True, False, True])
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0.01, 100.0), st.integers(0, 11))
+def test_an_outage_is_of_its_own_round_whatever_the_period(period_s: float, out: int) -> None:
+    link = Outages(Awgn(10.0, 1e6), period_s, tuple(index == out for index in range(12)))
+    for index in range(12):
+        missed = link.transmit([1], index * period_s, period_s / 2).missed
+        assert missed == (index == out)
+        assert (link.observe(index * period_s).rate_bps == 0) == (index == out + 1)
+
+
 def test_a_load_of_others_changes_the_rate_slot_by_slot_and_shows_in_the_past_only() -> None:
     left = (*[1.0] * 20, 0.5, 2.0, 4.0)
     link = Loaded(Awgn(0.0, 8e6), 0.25, left, 1.0)

@@ -118,7 +118,7 @@ class Outages(Link):
         return Delivery(0, 0, 0, deadline_s, True) if sum(layer_bytes) else Delivery(len(layer_bytes), 0, 0, 0.0, False)
 
     def _is_out(self, t_s: float) -> bool:
-        index = round(float(t_s) // self.period_s)
+        index = math.floor(float(t_s) / self.period_s + 1e-9)  # a round's own start must not fall into the one before
         return 0 <= index < len(self.out) and self.out[index]
 
 
