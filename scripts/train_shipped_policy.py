@@ -2,7 +2,7 @@
 
     python scripts/train_shipped_policy.py OUT [--episodes N]
 
-Jobs: ``airlora.env.stream_settings.SHIPPED_JOBS`` (built-in model and data only, seeds 0 and 1). Links:
+Jobs: ``airlora.env.stream_settings.SHIPPED_JOBS`` (built-in model and data only, seeds 0 … 4). Links:
 ``airlora.env.stream_links.draw_link``, episodes 10000 … of the pool. Seed 0. One iteration after the imitation: more of
 them made it worse on the jobs and recordings it was chosen by (LOG.md). OUT gets what ``airlora policy train
 --mode stream`` writes and can be resumed; judge it with ``airlora policy eval OUT --mode stream``.

@@ -132,7 +132,7 @@ class RunFolder:
         play.contact_s = float("-inf") if data["contact_s"] is None else data["contact_s"]
         play.past_rates = tuple(
             PastRate(float("nan") if estimated is None else estimated, carried)
-            for estimated, carried in data["past_rates"]
+            for estimated, carried in data.get("past_rates", [])  # a run of 0.1.0 kept none
         )
         play.base_quality = data["base_quality"]
         try:

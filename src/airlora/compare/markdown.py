@@ -324,7 +324,8 @@ def results_block(out: Path) -> str:
             f" {quality(first['base_quality'], metric)}. Columns are links, with their budget in brackets.\n"
         )
         parts.append(quality_grid(found, job))
-    parts.append(f"Commit {found.commit}, `{found.commands[0]}`\n")
+    more = f", and {len(found.commands) - 1} more (docs/results.md)" if len(found.commands) > 1 else ""
+    parts.append(f"Commit {found.commit}, `{found.commands[0]}`{more}\n")
     return "\n".join(parts)
 
 

@@ -103,9 +103,9 @@ class StreamDecoder:
     @staticmethod
     def _fitting(view: View, bits: np.ndarray, budget: float) -> int:
         """The largest uniform rank at these bits that fits, at least 1."""
-        same = bool((bits == REFERENCE_BITS).all())
-        same = same and _head_bits(view) == view.head_bits
-        totals = view.totals if same else view.grid.totals(bits, _head_bits(view))
+        head_bits = _head_bits(view)
+        same = head_bits == view.head_bits and bool((bits == REFERENCE_BITS).all())
+        totals = view.totals if same else view.grid.totals(bits, head_bits)
         return max(int(np.searchsorted(totals, budget, side="right")), 1)
 
 
