@@ -38,6 +38,10 @@ class PaperEnv(gymnasium.Env):
 
     ``info`` has ``loss`` (None when missed), ``cost``, ``missed``, ``ranks`` (M,), ``numbers`` and ``capacity_bps``.
 
+    Attributes:
+        workload, adapter, trainer, lr: what is trained, and how. schema, decoder, scale: what states and actions mean.
+        steps: decisions since the beginning, missed ones too.
+
     Args:
         settings: fields of ``PaperConfig``.
 
@@ -52,7 +56,7 @@ class PaperEnv(gymnasium.Env):
         torch.set_num_threads(1)
         job = config.job()
         self.workload = load_workload(job)
-        self._adapter = NestedAdapter(
+        self.adapter = NestedAdapter(
             self.workload.model,
             find_targets(self.workload.model, job.target_names),
             max_rank=config.max_rank,
@@ -62,9 +66,9 @@ class PaperEnv(gymnasium.Env):
             head=self.workload.head,
             base_fingerprint=self.workload.base_fingerprint,
         )
-        self.schema = self._adapter.schema
-        self._lr = automatic_lr(self.workload.model) if config.lr is None else config.lr
-        self._initial = {name: value.clone() for name, value in self._adapter.state().items()}
+        self.schema = self.adapter.schema
+        self.lr = automatic_lr(self.workload.model) if config.lr is None else config.lr
+        self._initial = {name: value.clone() for name, value in self.adapter.state().items()}
         if config.min_rank > self.schema.r_max.min():
             raise InputError(
                 f"min_rank is {config.min_rank}, above the largest possible rank {self.schema.r_max.min()} of the"
@@ -85,10 +89,10 @@ class PaperEnv(gymnasium.Env):
     def _begin_anew(self, seed: int) -> None:
         self._seed = seed
         self._links = [make_link(spec, seed) for spec in self.config.links]
-        self._adapter.load_state(self._initial)
-        optimizer = NestedAdam(self._adapter, self._lr, rate_decay=0.0, head_lr_ratio=1.0, average_decay=0.0)
+        self.adapter.load_state(self._initial)
+        optimizer = NestedAdam(self.adapter, self.lr, rate_decay=0.0, head_lr_ratio=1.0, average_decay=0.0)
         self._strategy = ChosenRanksStrategy(self.config.orthogonality)
-        self.trainer = Trainer(self.workload, self._adapter, optimizer, self._strategy)
+        self.trainer = Trainer(self.workload, self.adapter, optimizer, self._strategy)
         self._vocabulary = Vocabulary()
         self.steps = 0
         self._episode_steps = 0
@@ -160,7 +164,7 @@ class PaperEnv(gymnasium.Env):
         Raises:
             TrainingError: it is not finite.
         """
-        self._adapter.set_ranks(self._strategy.ranks if self._strategy.ranks is not None else 0)
+        self.adapter.set_ranks(self._strategy.ranks if self._strategy.ranks is not None else 0)
         quality = self.workload.evaluate("validation", self.config.validation_limit)
         if not np.isfinite(quality):
             raise TrainingError(f"validation {self.workload.metric} is {quality}: training diverged; lower --lr")

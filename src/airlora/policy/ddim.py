@@ -59,11 +59,12 @@ def step_back(
 def sample(model: NoiseModel, settings: DdimSettings, condition: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """x0 (B, M) in [−1, 1] under the condition (B, C), a pure function of the noise (B, M).
 
-    The steps are t = T − T/K, T − 2T/K, …, 0 for T training and K sampling steps.
+    The steps are t = T − T/K, T − 2T/K, …, 0 for T training and K sampling steps; they begin from ``noise_scale`` times
+    the noise.
     """
     levels = alpha_bars(settings)
     stride = settings.train_steps // settings.sample_steps
-    x = noise
+    x = settings.noise_scale * noise
     for t in range(settings.train_steps - stride, -1, -stride):
         step = torch.full((len(x),), t)
         predicted = guided_noise(model, x, step, condition, settings.guidance)

@@ -24,7 +24,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.utils import set_random_seed
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from airlora.errors import TrainingError
 from airlora.policy.networks import make_encoder
@@ -84,6 +84,9 @@ class PpoLearner:
     ):
         self.settings = settings
         environments = env if isinstance(env, VecEnv) else DummyVecEnv([lambda: Squash(env)])
+        self._normaliser: VecNormalize | None = None
+        if settings.normalise_rewards:
+            environments = self._normaliser = VecNormalize(environments, norm_obs=False, gamma=settings.gamma)
         self._steps = settings.rollout_episodes * episode_steps
         set_random_seed(seed)
         # Batches of a size that divides the roll-out, so that none is cut off.
@@ -152,7 +155,9 @@ class PpoLearner:
         """Weights and the optimiser's state, flat."""
         policy = self.algorithm.policy
         weights = {f"policy/{name}": parameter.detach() for name, parameter in policy.named_parameters()}
-        return weights | {f"optimizer/{name}": value for name, value in optimizer_state(policy.optimizer).items()}
+        returns = {} if self._normaliser is None else _moments(self._normaliser)
+        optimizer = {f"optimizer/{name}": value for name, value in optimizer_state(policy.optimizer).items()}
+        return weights | optimizer | {f"returns/{name}": value for name, value in returns.items()}
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Restore what ``state`` gave."""
@@ -161,6 +166,17 @@ class PpoLearner:
             for name, parameter in policy.named_parameters():
                 parameter.copy_(state[f"policy/{name}"])
         load_optimizer(policy.optimizer, part(state, "optimizer/"))
+        if self._normaliser is not None:
+            moments = self._normaliser.ret_rms
+            moments.mean, moments.var = state["returns/mean"].numpy(), state["returns/variance"].numpy()
+            moments.count = float(state["returns/count"])
+            self._normaliser.returns[:] = state["returns/running"].numpy()
+
+
+def _moments(normaliser: VecNormalize) -> dict[str, torch.Tensor]:
+    moments = normaliser.ret_rms
+    values = {"mean": moments.mean, "variance": moments.var, "count": moments.count, "running": normaliser.returns}
+    return {name: torch.from_numpy(np.array(value, np.float64)) for name, value in values.items()}
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

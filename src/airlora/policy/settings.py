@@ -23,6 +23,8 @@ class PpoSettings:
         entropy_weight, value_weight: in the loss.
         max_grad_norm: gradients are scaled down to this norm.
         lr: of Adam.
+        normalise_rewards: divide rewards by a running standard deviation of the discounted returns (of
+            Stable-Baselines3's ``VecNormalize``); not the paper's.
     """
 
     latent_dim: int = 16
@@ -38,6 +40,7 @@ class PpoSettings:
     value_weight: float = 0.5
     max_grad_norm: float = 1.0
     lr: float = 1e-4
+    normalise_rewards: bool = False
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "latent_dim", "width", "epochs", "rollout_episodes")
@@ -61,6 +64,8 @@ class DdimSettings:
         reward_weight: a sample weighs clamp(1 + reward_weight · z, 0.1, 10), z its reward standardised in the batch.
         capacity: of the replay. warmup: transitions before the first update.
         updates: an episode. batch_size: of each. lr: of Adam.
+        noise_scale: of the noise that sampling begins from, 0 … 1; below 1 more of a decision is the latent's, which
+            PPO steers. Not the paper's.
     """
 
     train_steps: int = 1000
@@ -78,11 +83,12 @@ class DdimSettings:
     updates: int = 4
     batch_size: int = 64
     lr: float = 5e-5
+    noise_scale: float = 1.0
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "train_steps", "sample_steps", "width", "blocks", "capacity", "warmup", "batch_size")
         _at_least(self, 0, "updates", "guidance", "reward_weight", "lr")
-        _fraction(self, "condition_dropout")
+        _fraction(self, "condition_dropout", "noise_scale")
         if self.train_steps % self.sample_steps:
             raise InputError(f"sample_steps is {self.sample_steps}; it must divide train_steps, {self.train_steps}")
         if not 0 < self.beta_start <= self.beta_end < 1:

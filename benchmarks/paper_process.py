@@ -1,0 +1,299 @@
+"""The paper's experiment, scaled down: arms in AirLLM's decision process at fixed SNRs.
+
+    python benchmarks/paper_process.py JOB.toml OUT --arms airllm --arms ppo --snrs -5 --snrs 15 --seeds 3
+    python benchmarks/paper_process.py JOB.toml OUT --table
+
+JOB.toml holds fields of ``airlora.env.PaperConfig``. The bandwidth is chosen so that ``--lowest-rank`` is the mean rank
+that meets the deadline at −5 dB; 1.4, as for OPT-1.3B over 100 MHz, makes it 17.8 at 15 dB. Every arm of a seed sees the
+same batches, initial factors and channel, and plays the same number of decisions: a policy that learns does so while
+the adapter trains, as in the paper. One process plays one arm at one SNR with one seed; what is in OUT is not played again.
+
+Rules, all told the capacity of the step: ``fit`` the largest uniform rank in time; ``random`` each rank uniform;
+``fixed-R`` rank R always; ``greedy`` the components of the largest smoothed sensitivity a number, in order, until the
+deadline is full; ``adalora`` (Zhang et al. 2023) trains all components, prunes to what is in time by its importance
+after every step from a tenth of the decisions on, and sends what is kept.
+
+Policies that learn: ``airllm`` and ``ppo`` with the paper's values, ``airllm-ours``; a value is changed by
+``+table.key=value``, as in ``airllm+ddim.guidance=1.0``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import json
+import os
+import tomllib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from airlora.adapter import NestedAdam, Trainer
+from airlora.adapter.adalora import AdaLoraPruner, AdaLoraSchedule
+from airlora.adapter.training import AdaLoraStrategy
+from airlora.env.folder import TrainingFolder
+from airlora.env.paper import PaperEnv
+from airlora.env.settings import PaperConfig, TrainingConfig, read_settings, read_training_config
+from airlora.env.training import PolicyTraining, summarise_steps
+from airlora.errors import InputError
+
+LOWEST_SNR_DB = -5.0
+TAIL = 25
+"""Episodes at the end whose means are reported."""
+
+LEARNED: dict[str, dict[str, Any]] = {
+    "airllm": {},
+    "ppo": {"agent": "ppo"},
+    "airllm-ours": {
+        "ppo": {"normalise_rewards": True},
+        "ddim": {"noise_scale": 0.0, "reward_weight": 1.0, "updates": 16},
+        "environment": {"decoding": "bins"},
+    },
+}
+"""What differs from the paper's values."""
+
+Row = dict[str, Any]
+
+
+def played(env: PaperEnv, choose: Callable[[], np.ndarray], episodes: int) -> Iterator[list[tuple[float, Row]]]:
+    """The steps of each episode, by a rule."""
+    env.reset()
+    for _ in range(episodes):
+        steps, truncated = [], False
+        while not truncated:
+            _, reward, _, truncated, info = env.step(env.decoder.centres(choose()))
+            steps.append((float(reward), info))
+        env.reset()
+        yield steps
+
+
+def rule(name: str, env: PaperEnv) -> Callable[[], np.ndarray]:
+    """Ranks (M,) of the next step."""
+    count, r_max = len(env.schema.projections), env.schema.r_max
+    if name == "fit":
+        return lambda: np.minimum(env.affordable_rank(), r_max)
+    if name == "random":
+        rng = np.random.default_rng([env.config.seed, 19])
+        return lambda: rng.integers(env.config.min_rank, r_max + 1)
+    if name.startswith("fixed-"):
+        rank = int(name.removeprefix("fixed-"))
+        return lambda: np.minimum(np.full(count, rank), r_max)
+    if name == "greedy":
+        return greedy(env)
+    raise InputError(f"there is no arm {name!r}; there are: {', '.join((*LEARNED, *RULES))}")
+
+
+RULES = ("fit", "random", "fixed-R", "greedy", "adalora")
+
+
+def greedy(env: PaperEnv) -> Callable[[], np.ndarray]:
+    """By smoothed sensitivity a number; a component follows those before it, and what was never trained is worth the
+    mean of what was."""
+    sizes = env.schema.numbers_per_component + 1
+
+    def choose() -> np.ndarray:
+        values = env.trainer.sensitivity.values[:, : env.config.max_rank]
+        known = values > 0
+        values = np.where(known, values, values[known].mean() if known.any() else 1.0) / sizes[:, None]
+        ranks = np.full(len(sizes), env.config.min_rank)
+        while True:
+            offers = [
+                (-values[m, ranks[m]], m)
+                for m in range(len(ranks))
+                if ranks[m] < env.schema.r_max[m] and env.cost(ranks + (np.arange(len(ranks)) == m)) <= 1
+            ]
+            if not offers:
+                return ranks
+            ranks[min(offers)[1]] += 1
+
+    return choose
+
+
+def adalora(env: PaperEnv, episodes: int) -> Iterator[list[tuple[float, Row]]]:
+    """AdaLoRA in the process: it trains every component and sends the kept ones."""
+    config = env.config
+    env.reset()
+    total = episodes * config.episode_steps
+    whole = int(env.schema.r_max.sum())
+    kept = min(whole, max(len(env.schema.projections) * config.min_rank, affordable_components(env)))
+    optimizer = NestedAdam(env.adapter, env.lr, rate_decay=0.0, head_lr_ratio=1.0, average_decay=0.0)
+    schedule = AdaLoraSchedule(kept, kept, total, total // 10, max(total // 5, 1), 1)
+    pruner = AdaLoraPruner(env.adapter, optimizer, schedule, config.max_rank)
+    strategy = AdaLoraStrategy(pruner, config.orthogonality)
+    env.trainer = Trainer(env.workload, env.adapter, optimizer, strategy)
+    pruner.kept = np.minimum(env.affordable_rank(), env.schema.r_max)  # until scores are known
+    yield from played(env, lambda: pruner.kept, episodes)
+
+
+def affordable_components(env: PaperEnv) -> int:
+    """Components over all projections in time at the first step, each of the mean size."""
+    ranks = np.zeros(len(env.schema.projections), np.int64)
+    fixed = env.cost(ranks)
+    one = (env.cost(ranks + 1) - fixed) / len(ranks)
+    return int(max(0.0, 1 - fixed) / one)
+
+
+def bandwidth_hz(config: PaperConfig, lowest_rank: float) -> float:
+    """So that ``lowest_rank`` meets the deadline at ``LOWEST_SNR_DB``."""
+    env = PaperEnv(**dataclasses.asdict(config))
+    numbers = lowest_rank * int((env.schema.numbers_per_component + 1).sum())
+    numbers += env.schema.head_size if config.count_head else 0
+    return numbers * config.bits / config.deadline_s / float(np.log2(1 + 10 ** (LOWEST_SNR_DB / 10)))
+
+
+def learns(arm: str) -> bool:
+    """Whether the arm is a policy that learns while it plays."""
+    return arm.split("+")[0] in LEARNED
+
+
+def learned_settings(arm: str) -> dict[str, Any]:
+    """Of ``airllm+ppo.lr=3e-4``: the arm's settings, and what is changed of them."""
+    name, *changes = arm.split("+")
+    settings = copy.deepcopy(LEARNED[name])
+    for change in changes:
+        key, _, value = change.partition("=")
+        table_name, _, own = key.partition(".")
+        settings.setdefault(table_name, {})[own] = tomllib.loads(f"value = {value}")["value"]
+    return settings
+
+
+def play(folder: Path, arm: str, settings: Row, episodes: int) -> Row:
+    """Play one arm; writes ``result.json`` and, for what learns, a training's folder."""
+    rows: list[Row] = []
+    if learns(arm):
+        changes = learned_settings(arm)
+        config = read_training_config(
+            {
+                **changes,
+                "episodes": episodes,
+                "patience": episodes * settings["episode_steps"],
+                "environment": {**settings, "lr": settings["lr"] or "auto", **changes.get("environment", {})},
+            }
+        )
+        assert isinstance(config, TrainingConfig)
+        training = PolicyTraining(config, TrainingFolder(folder))
+        training.folder.prepare(config.to_toml())
+        training.folder.keep_metrics(0)
+        while not training.done:
+            rows += training.iterate()
+        training.save()
+        env = training.env
+    else:
+        env = PaperEnv(**settings)
+        steps = adalora(env, episodes) if arm == "adalora" else played(env, rule(arm, env), episodes)
+        rows = [summarise_steps(own) for own in steps]
+    result = {
+        "arm": arm,
+        "metric": env.workload.metric,
+        "higher_is_better": env.workload.higher_is_better,
+        "episodes": episodes,
+        "bandwidth_hz": float(settings["bandwidth_high_hz"]),
+        "rewards": [row["reward"] for row in rows],
+        "numbers": [row["numbers"] for row in rows],
+        "mean_rank": [row["mean_rank"] for row in rows],
+        "missed": [row["violations"] / row["steps"] for row in rows],
+        "validation": env.validate(),
+        "test": env.workload.evaluate("test", env.config.validation_limit),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "result.json").write_text(json.dumps(result) + "\n", encoding="utf-8")
+    return result
+
+
+def results(out: Path) -> Iterator[tuple[float, str, int, Row]]:
+    """(SNR in dB, arm, seed, result) of what was played."""
+    for file in sorted(out.glob("snr*/*/seed*/result.json")):
+        snr, arm, seed = file.parts[-4:-1]
+        yield float(snr[3:]), arm, int(seed[4:]), json.loads(file.read_text(encoding="utf-8"))
+
+
+def mean_spread(values: list[float], digits: int = 3) -> str:
+    """Mean ± standard deviation."""
+    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{spread}"
+
+
+def steps_to_most(rewards: list[float], episode_steps: int, window: int = 10) -> int | None:
+    """Environment steps until the mean reward of ``window`` episodes has gone 95 % of the way from the first to the
+    last ``TAIL``; None if it fell."""
+    first, last = float(np.mean(rewards[:window])), float(np.mean(rewards[-TAIL:]))
+    means = np.convolve(rewards, np.ones(window) / window, "valid")
+    reached = np.flatnonzero(means >= first + 0.95 * (last - first))
+    return int((reached[0] + window) * episode_steps) if last > first and len(reached) else None
+
+
+def table(out: Path, episode_steps: int) -> Table:
+    """Means over seeds."""
+    cells: dict[tuple[float, str], dict[int, Row]] = {}
+    for snr, arm, seed, result in results(out):
+        cells.setdefault((snr, arm), {})[seed] = result
+    shown = Table()
+    names = ("SNR, dB", "arm", "seeds", "reward", "rank", "numbers", "missed", "validation", "test", "steps to 95 %")
+    for name in names:
+        shown.add_column(name, no_wrap=True)
+    for (snr, arm), by_seed in sorted(cells.items()):
+        tails = {
+            key: [float(np.mean(result[key][-TAIL:])) for result in by_seed.values()]
+            for key in ("rewards", "mean_rank", "numbers", "missed")
+        }
+        reached = [steps_to_most(result["rewards"], episode_steps) for result in by_seed.values()]
+        shown.add_row(
+            f"{snr:g}",
+            arm,
+            str(len(by_seed)),
+            mean_spread(tails["rewards"], 2),
+            mean_spread(tails["mean_rank"], 2),
+            f"{np.mean(tails['numbers']):.0f}",
+            f"{100 * np.mean(tails['missed']):.0f} %",
+            mean_spread([result["validation"] for result in by_seed.values()]),
+            mean_spread([result["test"] for result in by_seed.values()]),
+            ", ".join("–" if steps is None else str(steps) for steps in reached) if learns(arm) else "",
+        )
+    return shown
+
+
+def main() -> None:
+    """Read the command line, play what is missing, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("job", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--arms", action="append", help=f"of {', '.join((*LEARNED, *RULES))}")
+    parser.add_argument("--snrs", action="append", type=float, help="in dB; -5, 0, 5, 10, 15")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--lowest-rank", type=float, default=1.4)
+    parser.add_argument("--parallel", type=int, default=1)
+    parser.add_argument("--table", action="store_true", help="print what there is")
+    options = parser.parse_args()
+    console = Console(width=160)
+    config = read_settings(PaperConfig, {}, options.job)
+    if not options.table:
+        hz = bandwidth_hz(config, options.lowest_rank)
+        arms = options.arms or ["fit", "greedy", "adalora", "fixed-4", "random", "ppo", "airllm"]
+        snrs = options.snrs or [-5.0, 0.0, 5.0, 10.0, 15.0]
+        with ProcessPoolExecutor(options.parallel) as pool:
+            waiting = {}
+            for seed, arm, snr in ((seed, arm, snr) for seed in range(options.seeds) for arm in arms for snr in snrs):
+                folder = options.out / f"snr{snr:g}" / arm / f"seed{seed}"
+                if not (folder / "result.json").exists():
+                    link = f"awgn:snr_db={snr:g},bandwidth_hz={hz:.9g}"
+                    own = dataclasses.replace(config, links=(link,), bandwidth_high_hz=hz, seed=seed)
+                    waiting[pool.submit(play, folder, arm, dataclasses.asdict(own), options.episodes)] = folder
+            for done in as_completed(waiting):
+                result = done.result()
+                console.print(
+                    f"{waiting[done]}: reward {np.mean(result['rewards'][-TAIL:]):.3f}, test {result['test']:.4f}"
+                )
+    console.print(table(options.out, config.episode_steps))
+
+
+if __name__ == "__main__":
+    main()
