@@ -4,9 +4,9 @@
     python benchmarks/paper_process.py JOB.toml OUT --table
 
 JOB.toml holds fields of ``airlora.env.PaperConfig``. The bandwidth is chosen so that ``--lowest-rank`` is the mean rank
-that meets the deadline at −5 dB; 1.4, as for OPT-1.3B over 100 MHz, makes it 17.8 at 15 dB. Every arm of a seed sees the
-same batches, initial factors and channel, and plays the same number of decisions: a policy that learns does so while
-the adapter trains, as in the paper. One process plays one arm at one SNR with one seed; what is in OUT is not played again.
+in time at −5 dB; 1.4, as for OPT-1.3B over 100 MHz, makes it 17.8 at 15 dB. Every arm of a seed sees the same batches,
+initial factors and channel, and plays the same number of decisions: a policy that learns does so while the adapter
+trains, as in the paper. One process plays one arm at one SNR with one seed; what is in OUT is not played again.
 
 Rules, all told the capacity of the step: ``fit`` the largest uniform rank in time; ``random`` each rank uniform;
 ``fixed-R`` rank R always; ``greedy`` the components of the largest smoothed sensitivity a number, in order, until the

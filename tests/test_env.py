@@ -150,7 +150,7 @@ def test_numbers_and_cost_are_the_paper_s_and_the_head_counts(env: PaperEnv) -> 
 
 def test_a_decision_in_time_trains_and_costs_its_airtime(env: PaperEnv) -> None:
     before = adapter_state(env)
-    env._adapter.set_ranks(2)
+    env.adapter.set_ranks(2)
     with torch.no_grad():
         loss = float(env.workload.loss(env.workload.batch(0)))
     _, reward, _, _, info = env.step(at_rank(env, 2))
