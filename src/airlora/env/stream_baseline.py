@@ -24,6 +24,7 @@ class AgainstRule(gymnasium.Wrapper):
         pool: seeds of the episodes.
         rule: what to be measured against; by default the environment's action 0, which decides as ``fit`` does.
         known: rewards of the rule by seed: (gain (rounds,), airtime (rounds,)); shared by several environments.
+        group: environments whose seeds differ by less than this, counted from a multiple of it, play the same episode.
     """
 
     env: StreamEnv
@@ -34,17 +35,19 @@ class AgainstRule(gymnasium.Wrapper):
         pool: range,
         rule: Policy | None = None,
         known: dict[int, tuple[np.ndarray, np.ndarray]] | None = None,
+        group: int = 1,
     ):
         super().__init__(env)
         self._pool = pool
         self._rule = rule
         self._known = {} if known is None else known
+        self._group = group
         self._draws = np.random.default_rng(0)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Draw an episode of the pool; a seed begins the order of draws anew."""
         if seed is not None:
-            self._draws = np.random.default_rng(seed)
+            self._draws = np.random.default_rng(seed // self._group)
         episode = self._pool[int(self._draws.integers(len(self._pool)))]
         if episode not in self._known:
             self._known[episode] = play_rule(self.env, self._rule, episode)

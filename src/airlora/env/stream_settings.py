@@ -94,6 +94,7 @@ class StreamTrainingConfig:
         airtime_weights: λ; each episode plays one of them, and the policy is told which.
         deadline_s: of a round, in s. decoding: of actions (``StreamDecoder``).
         episodes: in all. environments: that play at once, an episode each an iteration.
+        group: so many of them play the same episode, and a reward counts as its difference from their mean.
         pool: different links.
         imitation_steps, imitation_updates: rounds to collect, and steps on them, before reinforcement.
         teacher_episodes: that find the tuned rule which the actor imitates first; 0 begins at ``fit``.
@@ -109,6 +110,7 @@ class StreamTrainingConfig:
     decoding: StreamDecoding = "residual"
     episodes: int = 1600
     environments: int = 16
+    group: int = 1
     pool: int = 600
     imitation_steps: int = 4000
     imitation_updates: int = 1600
@@ -119,7 +121,7 @@ class StreamTrainingConfig:
     ddim: DdimSettings = field(default_factory=lambda: STREAM_DDIM)
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "environments", "pool", "checkpoint_every", "imitation_steps"):
+        for name in ("episodes", "environments", "group", "pool", "checkpoint_every", "imitation_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not self.jobs or len({job.rounds for job in self.jobs}) > 1:
@@ -131,6 +133,8 @@ class StreamTrainingConfig:
             raise InputError("rounds is 1; PPO standardises advantages and needs 2 or more")
         if not self.airtime_weights or not all(0 <= weight <= 100 for weight in self.airtime_weights):
             raise InputError(f"airtime_weights is {self.airtime_weights}; at least one, each in 0 … 100")
+        if self.environments % self.group:
+            raise InputError(f"group is {self.group}; it must divide environments, {self.environments}")
         if self.ppo.latent_dim != LATENT_DIM:
             raise InputError(f"latent_dim is {self.ppo.latent_dim}; in stream mode it is {LATENT_DIM}")
 

@@ -57,9 +57,16 @@ class StreamTraining:
         self.jobs = [Surrogate(record_job(job.run_config(), recordings / job.name, on_stage)) for job in config.jobs]
         known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         pool = range(_FIRST_EPISODE, _FIRST_EPISODE + config.pool)
-        environments = [AgainstRule(self._env(), pool, known=known) for _ in range(config.environments)]
+        environments = [
+            AgainstRule(self._env(), pool, known=known, group=config.group) for _ in range(config.environments)
+        ]
         self.agent = StreamAgent(
-            environments, config.ppo, config.ddim, episode_steps=config.jobs[0].rounds, seed=config.seed
+            environments,
+            config.ppo,
+            config.ddim,
+            episode_steps=config.jobs[0].rounds,
+            seed=config.seed,
+            group=config.group,
         )
         self._pending: list[dict[str, Any]] = []
 

@@ -48,16 +48,20 @@ class RefineMany(VecEnvWrapper):
 
     Args:
         venv: the environments. denoiser, settings: make rank and bits; not trained here. latent_dim: C.
+        group: so many environments, one after another, play the same episode: from each reward the mean of their
+            rewards in that round is taken, so that luck with job and link cancels.
 
     Attributes:
         transitions: of each step, observations (N, D), latents (N, C) and what to imitate (N, 2 · capacity).
         rewards, infos: of each step, of each environment.
     """
 
-    def __init__(self, venv: DummyVecEnv, denoiser: TokenDenoiser, settings: DdimSettings, latent_dim: int):
+    def __init__(
+        self, venv: DummyVecEnv, denoiser: TokenDenoiser, settings: DdimSettings, latent_dim: int, group: int = 1
+    ):
         space = gymnasium.spaces.Box(-LATENT_LIMIT, LATENT_LIMIT, (1 + latent_dim,), np.float32)
         super().__init__(venv, action_space=space)
-        self._denoiser, self._settings = denoiser, settings
+        self._denoiser, self._settings, self._group = denoiser, settings, group
         self._generator = torch.Generator()
         self._streams: list[Any] = [env.unwrapped for env in venv.envs]
 
@@ -91,10 +95,13 @@ class RefineMany(VecEnvWrapper):
 
     def step_wait(self) -> VecEnvStepReturn:
         """What came of it."""
-        result = self.venv.step_wait()
-        self._observations = np.asarray(result[0])
-        self.infos += result[3]
-        return result
+        observations, rewards, dones, infos = self.venv.step_wait()
+        self._observations = np.asarray(observations)
+        self.infos += infos
+        if self._group > 1:
+            by_episode = rewards.reshape(-1, self._group)
+            rewards = (by_episode - by_episode.mean(axis=1, keepdims=True)).ravel()
+        return observations, rewards, dones, infos
 
 
 class StreamAgent:
@@ -106,10 +113,18 @@ class StreamAgent:
         ppo, ddim: hyperparameters.
         episode_steps: of the environments.
         seed: of everything random here.
+        group: see ``RefineMany``; it divides the number of environments.
     """
 
     def __init__(
-        self, envs: Sequence[gymnasium.Env], ppo: PpoSettings, ddim: DdimSettings, *, episode_steps: int, seed: int
+        self,
+        envs: Sequence[gymnasium.Env],
+        ppo: PpoSettings,
+        ddim: DdimSettings,
+        *,
+        episode_steps: int,
+        seed: int,
+        group: int = 1,
     ):
         self.settings = ddim
         self.iterations = 0
@@ -118,7 +133,9 @@ class StreamAgent:
             torch.manual_seed(self._draw_seed(0))
             self.denoiser = TokenDenoiser(ppo.latent_dim, ddim)
         self._optimizer = torch.optim.Adam(self.denoiser.parameters(), lr=ddim.lr)
-        self._vec = RefineMany(DummyVecEnv([lambda env=env: env for env in envs]), self.denoiser, ddim, ppo.latent_dim)  # type: ignore[misc]
+        venv = DummyVecEnv([lambda env=env: env for env in envs])  # type: ignore[misc]
+        self._vec = RefineMany(venv, self.denoiser, ddim, ppo.latent_dim, group)
+        self._group = group
         size = int(self._vec.observation_space.shape[0])  # type: ignore[index]
         numbers = int(envs[0].action_space.shape[0]) - 1  # type: ignore[index]
         self._latent_dim = ppo.latent_dim
@@ -196,7 +213,7 @@ class StreamAgent:
             TrainingError: a loss is not finite.
         """
         self.iterations += 1
-        self._vec.seed(self._draw_seed(3) % 2**31)
+        self._vec.seed(self._draw_seed(3) % 2**31 // self._group * self._group)
         self._vec.restart(self._draw_seed(4))
         self.ppo.algorithm._last_obs = None  # so that the roll-out begins with a reset, by those seeds
         metrics = self.ppo.learn(self._draw_seed(2))
