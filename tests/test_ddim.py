@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -112,6 +113,12 @@ def test_the_sample_is_a_function_of_the_noise_and_stays_in_its_range() -> None:
     assert torch.equal(first, sample(denoiser, SMALL, condition, noise))
     assert not torch.equal(first, sample(denoiser, SMALL, condition, -noise))
     assert first.abs().max() <= 1
+
+
+def test_without_noise_the_condition_alone_decides() -> None:
+    denoiser, quiet = Denoiser(4, 2, SMALL), replace(SMALL, noise_scale=0.0)
+    condition, noise = torch.randn(3, 2, generator=generator()), torch.randn(3, 4, generator=generator())
+    assert torch.equal(sample(denoiser, quiet, condition, noise), sample(denoiser, SMALL, condition, 0 * noise))
 
 
 def test_a_time_embedding_tells_all_steps_apart() -> None:

@@ -126,17 +126,34 @@ def test_no_minibatch_is_cut_off(episodes: int, batch: int) -> None:
     assert learner.algorithm.n_steps % batch == 0
 
 
-def test_equal_seeds_give_equal_learners_and_a_restored_one_goes_on_alike() -> None:
-    def learner() -> PpoLearner:
-        return PpoLearner(Target(5, reward=None), PpoSettings(width=8), episode_steps=5, seed=3)
+@pytest.mark.parametrize("normalise", [False, True])
+def test_equal_seeds_give_equal_learners_and_a_restored_one_goes_on_alike(normalise: bool) -> None:
+    settings = PpoSettings(width=8, normalise_rewards=normalise)
 
-    first, second, third = learner(), learner(), PpoLearner(Target(5), PpoSettings(width=8), 5, seed=4)
+    def learner() -> PpoLearner:
+        return PpoLearner(Target(5, reward=None), settings, episode_steps=5, seed=3)
+
+    first, second, third = learner(), learner(), PpoLearner(Target(5), settings, 5, seed=4)
     assert first.learn(1) == second.learn(1)
     third.load_state(first.state())
     third.algorithm.get_env().envs[0].unwrapped.count = 5  # type: ignore[union-attr]
     assert first.learn(2) == third.learn(2)
     for ours, theirs in zip(first.state().values(), third.state().values(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_normalised_rewards_are_as_large_as_the_returns_differ_whatever_their_unit() -> None:
+    class Scaled(gymnasium.RewardWrapper):
+        def reward(self, reward: Any) -> float:
+            return 1000.0 * float(reward)
+
+    settings = PpoSettings(width=8, normalise_rewards=True)
+    learners = [PpoLearner(env, settings, episode_steps=5, seed=3) for env in (Target(5), Scaled(Target(5)))]
+    for seed in range(3):
+        for learner in learners:
+            learner.learn(seed)
+    ours, theirs = (learner.algorithm.rollout_buffer.rewards for learner in learners)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3)
 
 
 def test_equal_rewards_are_no_division_by_zero() -> None:

@@ -301,6 +301,14 @@ def test_a_rule_measured_against_itself_earns_nothing() -> None:
     assert [env.step(zero)[1] for _ in range(TABLE.rounds)] == [0.0] * TABLE.rounds
 
 
+def test_environments_of_a_group_play_the_same_episode_and_the_next_group_another() -> None:
+    envs = [AgainstRule(StreamEnv([JOB]), range(1000), group=2) for _ in range(4)]
+    first, second, third, fourth = (env.reset(seed=6 + index)[0] for index, env in enumerate(envs))
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(third, fourth)
+    assert not np.array_equal(first, third)
+
+
 def test_other_policies_can_be_the_baseline() -> None:
     gain, airtime = play_rule(StreamEnv([JOB], make_link=steady(1e7)), Fit(bits=8), 0)
     assert gain[-1] == pytest.approx(1.0)

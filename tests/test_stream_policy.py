@@ -158,6 +158,20 @@ def test_kinds_are_told_by_name() -> None:
     assert found == [1, 2, 0, 3, 4, 5, 0, 1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize(("group", "other"), [("link", "text"), ("text", "link")])
+def test_what_is_hidden_tells_nothing_and_the_rest_is_as_before(group: Any, other: Any) -> None:
+    def seen(hidden: tuple[Any, ...], **changes: Any) -> np.ndarray:
+        return View(observation(schema(opt(1)), **changes), 0.1, hidden=hidden).tokens.round
+
+    changed: dict[str, dict[str, Any]] = {
+        "link": {"link": LinkState(3.0, -2.0, 5e5, 1e4), "past_rates": (PastRate(1e5, 2e5),)},
+        "text": {"text": TextStatistics(0.2, 0.7, 30.0, 0.5)},
+    }
+    np.testing.assert_array_equal(seen((group,)), seen((group,), **changed[group]))
+    assert not np.array_equal(seen(()), seen((), **changed[group]))
+    assert not np.array_equal(seen((group,)), seen((group,), **changed[other]))
+
+
 def test_the_airtime_weight_is_seen() -> None:
     of = observation(schema(opt(1)))
     sums = [View(of, weight).tokens.round.sum() for weight in (0.0, 0.1, 1.0)]
@@ -382,6 +396,28 @@ def test_an_agent_goes_on_from_its_state_as_if_never_stopped() -> None:
     resumed.load_state(state)
     assert whole.iterate() == resumed.iterate()
     assert equal(whole.state(), resumed.state())
+
+
+def test_a_groups_rewards_are_differences_from_its_mean() -> None:
+    envs = [AgainstRule(StreamEnv(stream_env(2, 3).jobs), range(6), group=2) for _ in range(4)]
+    agent = StreamAgent(envs, PPO, DDIM, episode_steps=4, seed=0, group=2)
+    agent.iterate()
+    rewards = agent.ppo.algorithm.rollout_buffer.rewards
+    assert np.abs(rewards).max() > 0
+    np.testing.assert_allclose(rewards[:, 0::2], -rewards[:, 1::2], atol=1e-6)
+
+
+def test_without_a_ddim_the_family_decides() -> None:
+    env = stream_env(3)
+    agent = StreamAgent([AgainstRule(env, range(4))], PPO, DDIM, episode_steps=4, seed=0, refine="family")
+    agent.imitate(stream_env(3), 20, 2, lambda _: np.array([0.2, 0.3, -0.4]))
+    assert np.isnan(agent.iterate()["ddim_loss"])
+    tensors = {name: value.detach().numpy() for name, value in agent.networks().items()}
+    env.reset(seed=0)
+    number, x0 = StreamDecider(card(refine="family"), tensors).action(env.view)
+    with torch.no_grad():
+        latent = StreamDecider(card(refine="family"), tensors)._actor(torch.from_numpy(env.vector())[None])[0, 1:]
+    np.testing.assert_array_equal(x0, family_member(env.decoder, env.view, number, latent.numpy()))
 
 
 def test_the_ddim_learns_the_family_it_imitates() -> None:

@@ -18,7 +18,7 @@ from airlora.errors import InputError
 from airlora.link import Link, PastRate
 from airlora.policy.base import REMEMBERED_RATES, Observation
 from airlora.policy.stream_action import StreamDecoder, StreamDecoding
-from airlora.policy.tokens import GLOBAL_SIZE, TOKEN_SIZE, View
+from airlora.policy.tokens import GLOBAL_SIZE, TOKEN_SIZE, FeatureGroup, View
 
 LinkMaker = Callable[[np.random.Generator, int, int, float, float], Link]
 """(generator, bytes of a plain LoRA, rounds, deadline in s, period in s) -> the link of an episode."""
@@ -41,7 +41,7 @@ class StreamEnv(gymnasium.Env):
     Args:
         recordings: folders that ``record_job`` wrote, or their tables.
         airtime_weights: λ is one of them. deadline_s: of a round.
-        decoding: of the action. make_link: draws an episode's link.
+        decoding: of the action. make_link: draws an episode's link. hidden: groups of features that are 0.
 
     Raises:
         InputError: no recordings. StoreError: one that cannot be read.
@@ -57,6 +57,7 @@ class StreamEnv(gymnasium.Env):
         deadline_s: float = 1.0,
         decoding: StreamDecoding = "residual",
         make_link: LinkMaker = draw_link,
+        hidden: Sequence[FeatureGroup] = (),
     ):
         if not recordings or not airtime_weights:
             raise InputError("stream mode needs at least one recording and one airtime weight")
@@ -66,6 +67,7 @@ class StreamEnv(gymnasium.Env):
         self._weights = tuple(airtime_weights)
         self._deadline_s = deadline_s
         self._make_link = make_link
+        self._hidden = tuple(hidden)
         size = 1 + GLOBAL_SIZE + self.capacity * TOKEN_SIZE
         self.observation_space = gymnasium.spaces.Box(-3.0, 3.0, (size,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (1 + 2 * self.capacity,), np.float32)
@@ -165,6 +167,7 @@ class StreamEnv(gymnasium.Env):
             ),
             self.airtime_weight,
             table.relative_steps[self.round],
+            self._hidden,
         )
 
     @property

@@ -12,7 +12,8 @@ from airlora.env.settings import read_settings, to_toml
 from airlora.errors import InputError
 from airlora.policy.settings import DdimSettings, PpoSettings
 from airlora.policy.stream_action import StreamDecoding
-from airlora.policy.stream_family import LATENT_DIM
+from airlora.policy.stream_family import LATENT_DIM, Refinement
+from airlora.policy.tokens import FeatureGroup
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class StreamTrainingConfig:
         pool: different links.
         imitation_steps, imitation_updates: rounds to collect, and steps on them, before reinforcement.
         teacher_episodes: that find the tuned rule which the actor imitates first; 0 begins at ``fit``.
+        hidden: groups of features that the policy does not see. refine: what makes rank and bits of its latent.
         checkpoint_every: iterations between two checkpoints.
         seed: of everything random.
         ppo, ddim: hyperparameters.
@@ -115,6 +117,8 @@ class StreamTrainingConfig:
     imitation_steps: int = 4000
     imitation_updates: int = 1600
     teacher_episodes: int = 200
+    hidden: tuple[FeatureGroup, ...] = ()
+    refine: Refinement = "ddim"
     checkpoint_every: int = 25
     seed: int = 0
     ppo: PpoSettings = field(default_factory=lambda: STREAM_PPO)

@@ -67,6 +67,7 @@ class StreamTraining:
             episode_steps=config.jobs[0].rounds,
             seed=config.seed,
             group=config.group,
+            refine=config.refine,
         )
         self._pending: list[dict[str, Any]] = []
 
@@ -77,6 +78,7 @@ class StreamTraining:
             airtime_weights=config.airtime_weights,
             deadline_s=config.deadline_s,
             decoding=decoding or config.decoding,
+            hidden=config.hidden,
         )
 
     def imitate(self) -> None:
@@ -150,7 +152,16 @@ class StreamTraining:
             "episodes": self.agent.iterations * config.environments * config.ppo.rollout_episodes,
         }
         return StreamCard(
-            "airllm", "stream", config.decoding, GLOBAL_SIZE, TOKEN_SIZE, config.ppo, config.ddim, trained
+            "airllm",
+            "stream",
+            config.decoding,
+            GLOBAL_SIZE,
+            TOKEN_SIZE,
+            config.ppo,
+            config.ddim,
+            trained,
+            config.hidden,
+            config.refine,
         )
 
 

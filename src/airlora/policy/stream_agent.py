@@ -25,7 +25,7 @@ from airlora.policy.ppo import LATENT_LIMIT, EncoderExtractor, PpoLearner, load_
 from airlora.policy.replay import Replay
 from airlora.policy.settings import DdimSettings, PpoSettings
 from airlora.policy.stream_action import StreamDecoder
-from airlora.policy.stream_family import JITTER, family_member
+from airlora.policy.stream_family import JITTER, Refinement, family_member
 from airlora.policy.stream_networks import TokenDenoiser, TokenEncoder
 from airlora.policy.tokens import GLOBAL_SIZE, View
 
@@ -50,6 +50,7 @@ class RefineMany(VecEnvWrapper):
         venv: the environments. denoiser, settings: make rank and bits; not trained here. latent_dim: C.
         group: so many environments, one after another, play the same episode: from each reward the mean of their
             rewards in that round is taken, so that luck with job and link cancels.
+        refine: by the denoiser, or by ``family_member``.
 
     Attributes:
         transitions: of each step, observations (N, D), latents (N, C) and what to imitate (N, 2 · capacity).
@@ -57,11 +58,19 @@ class RefineMany(VecEnvWrapper):
     """
 
     def __init__(
-        self, venv: DummyVecEnv, denoiser: TokenDenoiser, settings: DdimSettings, latent_dim: int, group: int = 1
+        self,
+        venv: DummyVecEnv,
+        denoiser: TokenDenoiser,
+        settings: DdimSettings,
+        latent_dim: int,
+        *,
+        group: int = 1,
+        refine: Refinement = "ddim",
     ):
         space = gymnasium.spaces.Box(-LATENT_LIMIT, LATENT_LIMIT, (1 + latent_dim,), np.float32)
         super().__init__(venv, action_space=space)
         self._denoiser, self._settings, self._group = denoiser, settings, group
+        self._refine = refine
         self._generator = torch.Generator()
         self._streams: list[Any] = [env.unwrapped for env in venv.envs]
 
@@ -80,18 +89,28 @@ class RefineMany(VecEnvWrapper):
         """Refine and act."""
         squashed = np.tanh(actions.astype(np.float32))
         numbers, latents = squashed[:, 0], squashed[:, 1:]
-        observations = torch.from_numpy(self._observations)
-        with torch.no_grad():
-            bound = self._denoiser.bind(observations)
-            size = self._streams[0].action_space.shape[0] - 1
-            noise = torch.randn(len(actions), size, generator=self._generator)
-            x0 = sample(bound, self._settings, torch.from_numpy(latents), noise).numpy()
+        x0 = self._sampled(latents) if self._refine == "ddim" else self._family(numbers, latents)
         imitated = []
         for env, number, own in zip(self._streams, numbers, x0, strict=True):
             count = len(env.job.table.schema.projections)
             imitated.append(env.replayed(env.allocation(float(number), own.reshape(-1, 2)[:count])))
         self.transitions.append((self._observations, latents, np.stack(imitated)))
         self.venv.step_async(np.concatenate([numbers[:, None], x0], axis=1))
+
+    @torch.no_grad()
+    def _sampled(self, latents: np.ndarray) -> np.ndarray:
+        bound = self._denoiser.bind(torch.from_numpy(self._observations))
+        size = self._streams[0].action_space.shape[0] - 1
+        noise = torch.randn(len(latents), size, generator=self._generator)
+        x0: np.ndarray = sample(bound, self._settings, torch.from_numpy(latents), noise).numpy()
+        return x0
+
+    def _family(self, numbers: np.ndarray, latents: np.ndarray) -> np.ndarray:
+        x0 = np.zeros((len(latents), self._streams[0].action_space.shape[0] - 1), np.float32)
+        for row, env, number, latent in zip(x0, self._streams, numbers, latents, strict=True):
+            own = family_member(env.decoder, env.view, float(number), latent).ravel()
+            row[: len(own)] = own
+        return x0
 
     def step_wait(self) -> VecEnvStepReturn:
         """What came of it."""
@@ -113,7 +132,7 @@ class StreamAgent:
         ppo, ddim: hyperparameters.
         episode_steps: of the environments.
         seed: of everything random here.
-        group: see ``RefineMany``; it divides the number of environments.
+        group, refine: see ``RefineMany``; the first divides the number of environments.
     """
 
     def __init__(
@@ -125,6 +144,7 @@ class StreamAgent:
         episode_steps: int,
         seed: int,
         group: int = 1,
+        refine: Refinement = "ddim",
     ):
         self.settings = ddim
         self.iterations = 0
@@ -134,8 +154,8 @@ class StreamAgent:
             self.denoiser = TokenDenoiser(ppo.latent_dim, ddim)
         self._optimizer = torch.optim.Adam(self.denoiser.parameters(), lr=ddim.lr)
         venv = DummyVecEnv([lambda env=env: env for env in envs])  # type: ignore[misc]
-        self._vec = RefineMany(venv, self.denoiser, ddim, ppo.latent_dim, group)
-        self._group = group
+        self._vec = RefineMany(venv, self.denoiser, ddim, ppo.latent_dim, group=group, refine=refine)
+        self._group, self._refine = group, refine
         size = int(self._vec.observation_space.shape[0])  # type: ignore[index]
         numbers = int(envs[0].action_space.shape[0]) - 1  # type: ignore[index]
         self._latent_dim = ppo.latent_dim
@@ -177,13 +197,14 @@ class StreamAgent:
             vector = env.vector()
         generator = torch.Generator().manual_seed(self._draw_seed(6))
         losses = [
-            self._update(replay, 4 * self.settings.batch_size, generator, 10 * self.settings.lr) for _ in range(updates)
+            self._update(replay, 4 * self.settings.batch_size, generator, 10 * self.settings.lr)
+            for _ in range(updates if self._refine == "ddim" else 0)
         ]
         self._optimizer = torch.optim.Adam(self.denoiser.parameters(), lr=self.settings.lr)
         if taught:
             observations = replay.state()["condition"][:, self._latent_dim :]
             self._clone(observations, torch.from_numpy(np.array(taught, np.float32)), updates, generator)
-        return float(np.mean(losses[-100:]))
+        return float(np.mean(losses[-100:])) if losses else float("nan")
 
     def _clone(
         self, observations: torch.Tensor, taught: torch.Tensor, updates: int, generator: torch.Generator
@@ -192,7 +213,8 @@ class StreamAgent:
         policy = self.ppo.algorithm.policy
         targets = torch.zeros(len(taught), 1 + self._latent_dim)
         # Guidance multiplies what the latent does beyond its mean, which is 0 in what the DDIM imitated.
-        targets[:, 0], targets[:, 1:3] = taught[:, 0], taught[:, [2, 1]] / max(self.settings.guidance, 1.0)
+        guidance = max(self.settings.guidance, 1.0) if self._refine == "ddim" else 1.0
+        targets[:, 0], targets[:, 1:3] = taught[:, 0], taught[:, [2, 1]] / guidance
         targets = torch.atanh(targets)
         optimizer = torch.optim.Adam(
             [*policy.features_extractor.parameters(), *policy.action_net.parameters()], lr=1e-3
@@ -235,7 +257,7 @@ class StreamAgent:
                 self.replay.add(condition, x0, float(advantage))
 
     def _update_ddim(self) -> float:
-        if len(self.replay) < self.settings.warmup:
+        if len(self.replay) < self.settings.warmup or self._refine != "ddim":
             return float("nan")
         generator = torch.Generator().manual_seed(self._draw_seed(7))
         size = self.settings.batch_size

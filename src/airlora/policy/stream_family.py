@@ -6,11 +6,15 @@ latent 0 is the rule itself.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from airlora.policy.stream_action import StreamDecoder
 from airlora.policy.tokens import View
 
+Refinement = Literal["ddim", "family"]
+"""What makes rank and bits of a latent: the DDIM that learned to, or ``family_member`` itself."""
 LATENT_DIM = 8
 JITTER = 0.04
 """Standard deviation of the noise on what is imitated."""

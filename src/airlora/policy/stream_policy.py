@@ -15,7 +15,8 @@ from airlora.policy.base import Observation
 from airlora.policy.checkpoint import policy_path, read_policy, write_policy
 from airlora.policy.settings import DdimSettings, PpoSettings
 from airlora.policy.stream_action import StreamDecoder, StreamDecoding
-from airlora.policy.tokens import GLOBAL_SIZE, TOKEN_SIZE, View
+from airlora.policy.stream_family import Refinement, family_member
+from airlora.policy.tokens import GLOBAL_SIZE, TOKEN_SIZE, FeatureGroup, View
 
 SHIPPED = Path(__file__).parent / "assets"
 """Folder of the policy in the package."""
@@ -32,6 +33,8 @@ class StreamCard:
         global_size, token_size: of its observations.
         ppo, ddim: hyperparameters.
         trained: what it was trained on, for people.
+        hidden: groups of features that it does not see.
+        refine: what makes rank and bits of the latent: the DDIM, or ``family_member`` without one.
     """
 
     kind: Literal["airllm"]
@@ -42,6 +45,8 @@ class StreamCard:
     ppo: PpoSettings
     ddim: DdimSettings
     trained: dict[str, Any]
+    hidden: tuple[FeatureGroup, ...] = ()
+    refine: Refinement = "ddim"
 
     def __post_init__(self) -> None:
         if self.kind != "airllm" or self.mode != "stream":
@@ -57,7 +62,8 @@ class StreamCard:
     def from_json(cls, data: Mapping[str, Any]) -> StreamCard:
         """The inverse of ``asdict``."""
         nested = {"ppo": PpoSettings, "ddim": DdimSettings}
-        return cls(**{name: nested[name](**value) if name in nested else value for name, value in data.items()})
+        values = {name: nested[name](**value) if name in nested else value for name, value in data.items()}
+        return cls(**{**values, "hidden": tuple(values.get("hidden", ()))})
 
 
 def save_stream_policy(folder: Path, card: StreamCard, tensors: Mapping[str, np.ndarray]) -> None:
@@ -120,10 +126,13 @@ class StreamDecider:
         with torch.no_grad():
             observation = observation_vector(view.tokens)
             action = self._actor(observation)  # (1, 1 + C)
+            number = float(action[0, 0])
+            if self.card.refine == "family":
+                return number, family_member(self.decoder, view, number, action[0, 1:].numpy())
             size = NUMBERS * len(view.tokens.projections)
             # The mode of the noise, for every projection: what differs between them is what is known of them.
             x0 = sample(self._denoiser.bind(observation), self.card.ddim, action[:, 1:], torch.zeros(1, size))
-        return float(action[0, 0]), x0[0].numpy().reshape(-1, NUMBERS)
+        return number, x0[0].numpy().reshape(-1, NUMBERS)
 
     def decide(self, observation: Observation, airtime_weight: float) -> Allocation:
         """What to send.
@@ -132,5 +141,5 @@ class StreamDecider:
             observation: of the round.
             airtime_weight: λ, what a whole deadline of airtime costs, 1 being all that the cloud learns.
         """
-        view = View(observation, airtime_weight)
+        view = View(observation, airtime_weight, hidden=self.card.hidden)
         return self.decoder.allocation(view, *self.action(view))

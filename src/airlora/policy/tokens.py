@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Literal
 
 import numpy as np
 
@@ -34,6 +35,13 @@ GLOBAL_SIZE = 28
 TOKEN_SIZE = 2 + len(_KINDS) + 1 + 3 + 3 * BLOCKS
 _LIMIT = 3.0
 
+FeatureGroup = Literal["link", "text"]
+_GROUPS: dict[FeatureGroup, list[int]] = {
+    "link": [*range(11), 20, *range(24, 28)],
+    "text": [*range(14, 18)],
+}
+"""Of the numbers of a round, those that tell of the link (what it measures, estimates, carried) and of the text."""
+
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
@@ -55,12 +63,14 @@ class View:
         observation: of the round.
         airtime_weight: λ, what a whole deadline of airtime costs in units of the final gain.
         relative: see ``CostGrid``.
+        hidden: groups of features that are 0, to learn what they are worth.
     """
 
     observation: Observation
     airtime_weight: float
 
     relative: tuple[np.ndarray, np.ndarray] | None = None
+    hidden: tuple[FeatureGroup, ...] = ()
 
     @cached_property
     def grid(self) -> CostGrid:
@@ -124,7 +134,10 @@ class View:
             np.log10(self.airtime_weight + 0.01) + 1,
             *surprise(o.past_rates),
         ]
-        return np.array(values, np.float64)
+        features = np.array(values, np.float64)
+        for group in self.hidden:
+            features[_GROUPS[group]] = 0.0
+        return features
 
     def _projections(self) -> np.ndarray:
         o, costs = self.observation, self.observation.costs
