@@ -11,7 +11,7 @@ trains, as in the paper. One process plays one arm at one SNR with one seed; wha
 Rules, all told the capacity of the step: ``fit`` the largest uniform rank in time; ``random`` each rank uniform;
 ``fixed-R`` rank R always; ``greedy`` the components of the largest smoothed sensitivity a number, in order, until the
 deadline is full; ``adalora`` (Zhang et al. 2023) trains all components, prunes to what is in time by its importance
-after every step from a tenth of the decisions on, and sends what is kept.
+after every step from a tenth of the decisions on, and sends what is kept and in time.
 
 Policies that learn: ``airllm`` and ``ppo`` with the paper's values, ``airllm-ours``; a value is changed by
 ``+table.key=value``, as in ``airllm+ddim.guidance=1.0``.
@@ -130,7 +130,18 @@ def adalora(env: PaperEnv, episodes: int) -> Iterator[list[tuple[float, Row]]]:
     strategy = AdaLoraStrategy(pruner, config.orthogonality)
     env.trainer = Trainer(env.workload, env.adapter, optimizer, strategy)
     pruner.kept = np.minimum(env.affordable_rank(), env.schema.r_max)  # until scores are known
-    yield from played(env, lambda: pruner.kept, episodes)
+    yield from played(env, lambda: in_time(env, pruner), episodes)
+
+
+def in_time(env: PaperEnv, pruner: AdaLoraPruner) -> np.ndarray:
+    """The kept components (M,), less the least important ones while they miss the deadline: AdaLoRA's budget counts
+    components, and those of wide projections have more numbers."""
+    ranks = np.maximum(pruner.kept, env.config.min_rank)
+    scores = [own.numpy() for own in pruner.importance.scores().values()]
+    while env.cost(ranks) > 1 and (ranks > env.config.min_rank).any():
+        offers = [(scores[m][rank - 1], m) for m, rank in enumerate(ranks) if rank > env.config.min_rank]
+        ranks[min(offers)[1]] -= 1
+    return ranks
 
 
 def affordable_components(env: PaperEnv) -> int:

@@ -204,10 +204,10 @@ def test_what_was_asked_for_adds_up_over_sittings(tmp_path):
 
 
 def test_an_estimate_by_hand(tmp_path):
-    times = JobTimes(step_s=2.0, pass_s=1.0, validation_s=0.5, test_s=3.0)
+    times = JobTimes(step_s=2.0, pass_s=1.0, round_s=0.75, validation_s=0.5, test_s=3.0)
     ours, theirs = comparison(("fit",), peers={"p": make_peer("lora:rank=2,steps=2")}).units()
-    # starting 6; base and head alone 4 · 1 / 2 + 2 · 3; recording 4 · 2 + 2 · 0.5 + 3; two arms of 2 · 0.5 + 3
-    assert unit_seconds(ours, tmp_path, times) == pytest.approx(6 + 8 + 12 + 8)
+    # starting 6; base and head alone 4 · 1 / 2 + 2 · 3; recording 4 · 2 + 2 · 0.5 + 3; two arms of 2 · 0.75 + 3
+    assert unit_seconds(ours, tmp_path, times) == pytest.approx(6 + 8 + 12 + 9)
     # starting 6; training 4 · 2 · 1; fp32 and fp16 measured in 2 rounds, and on test
     assert unit_seconds(theirs, tmp_path, times) == pytest.approx(6 + 8 + 2 + 6)
     assert total_seconds([5, 3, 4, 1], parallel=2) == 7
@@ -215,9 +215,9 @@ def test_an_estimate_by_hand(tmp_path):
 
 
 def test_a_training_that_looks_at_the_edge_is_counted_for_every_link(tmp_path):
-    times = JobTimes(step_s=2.0, pass_s=1.0, validation_s=0.5, test_s=3.0)
+    times = JobTimes(step_s=2.0, pass_s=1.0, round_s=0.75, validation_s=0.5, test_s=3.0)
     (unit,) = comparison(("fit:steer=0.5",)).units()
-    assert unit_seconds(unit, tmp_path, times) == pytest.approx(6 + 8 + 2 * 12 + 8)
+    assert unit_seconds(unit, tmp_path, times) == pytest.approx(6 + 8 + 2 * 12 + 9)
 
 
 @pytest.mark.slow

@@ -13,32 +13,40 @@ from airlora.compare.worker import waiting_arms
 from airlora.config import RunConfig
 from airlora.job import build_job
 from airlora.link import make_link
-from airlora.play import Quality
+from airlora.play import Play, Quality
 from airlora.policy import make_policy
+from airlora.trajectory import LiveCloud
 
+_OPEN_LINK = "awgn:snr_db=30,bandwidth_hz=1e9"
 _STARTING_S = 6.0
 """Seconds for a unit's process to import, load and tokenise."""
 
 
 @dataclass(frozen=True)
 class JobTimes:
-    """Measured seconds of one job: a training step with all its passes, a single pass, and measuring quality."""
+    """Measured seconds of one job: a training step with all its passes, a single pass, what a round of an arm takes
+    beside training (deciding, encoding, applying, measuring), and measuring quality."""
 
     step_s: float
     pass_s: float
+    round_s: float
     validation_s: float
     test_s: float
 
 
 def measure_job(config: RunConfig) -> JobTimes:
-    """Time a job: two training steps, two single passes, one measurement on the validation and the test split."""
-    policy, link = make_policy("fit", config.seed), make_link("awgn", config.seed)
+    """Time a job: two training steps, two single passes, a round in which everything arrives, one measurement on the
+    validation and the test split."""
+    policy, link = make_policy("fit", config.seed), make_link(_OPEN_LINK, config.seed)
     job = build_job(config, policy, link)
-    quality = Quality(job, config.validation_limit)
+    quality = Quality(job, config.validation_limit, guard_limit=config.guard_limit)
     batch = job.workload.batch(0)
     job.workload.loss(batch).backward()  # warms up
     factors = job.initial_edge.factors()
+    play = Play(config, job, link, policy, LiveCloud(job.trainer, 1, lambda _: 0.0), quality)
+    row, _ = play.next_round(lambda: None)
     return JobTimes(
+        round_s=sum(seconds for phase, seconds in row["wall"].items() if phase != "train_s"),
         pass_s=_fastest(lambda: job.workload.loss(batch).backward(), 2),
         step_s=_fastest(lambda: job.trainer.train(0, 1, lambda *_: None), 2),
         validation_s=_fastest(lambda: quality.of(factors), 1),
@@ -65,7 +73,7 @@ def unit_seconds(unit: Unit, out: Path, times: JobTimes) -> float:
             live = make_policy(config.policy, config.seed).live and config.rounds > 1
             trainings = len(waiting) if live else 1
             seconds += trainings * (steps * step_s + config.rounds * times.validation_s + times.test_s)
-        return seconds + len(waiting) * (config.rounds * times.validation_s + times.test_s)
+        return seconds + len(waiting) * (config.rounds * times.round_s + times.test_s)
     if not (out / unit.recordings / slug(unit.training) / "complete.json").exists():
         trained = steps * peer.steps * times.pass_s * peer.step_cost
         seconds += trained + 2 * config.rounds * times.validation_s + 2 * times.test_s
