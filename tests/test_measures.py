@@ -14,6 +14,7 @@ from airlora.compare.measures import (
     bytes_to_gain,
     gain,
     reception_energy_j,
+    reward,
     time_average,
 )
 from airlora.errors import InputError
@@ -65,6 +66,12 @@ def test_without_a_gain_of_the_cloud_there_is_no_target(target):
 def test_area_under_gain_by_hand():
     # A file is 1000 bytes; over 1 … 1000 bytes (three decades): nothing until 10 bytes, half until 100, then all.
     assert area_under_gain([10, 90], [0.5, 1.0], 1.0, 1000, (1e-3, 1.0)) == pytest.approx((0 + 0.5 + 1.0) / 3)
+
+
+def test_reward_by_hand():
+    assert reward([0.5, 2.0], [1.0, 3.0], 4.0, 2.0, 0.1) == pytest.approx((0.25 - 0.025 + 0.75 - 0.1) / 2)
+    assert reward([0.5, 2.0], [1.0, 3.0], 4.0, 2.0, 0.0) == pytest.approx(0.5)
+    assert reward([0.5], [1.0], 0.0, 2.0, 1.0) is None
 
 
 def test_area_under_gain_clips_to_its_range():

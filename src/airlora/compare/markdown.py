@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 HEADINGS = (
     "job", "link", "budget", "arm", "base", "head", "cloud", "edge at the end [95 %]", "edge over time [95 %]",
-    "kB on air", "missed", "kB to 90 %", "kB to 95 %", "kB to 99 %", "gain area", "decision ms", "training s",
+    "kB on air", "missed", "kB to 90 %", "kB to 95 %", "kB to 99 %", "gain area", "reward, λ = 0 / 0.1 / 1",
+    "decision ms", "training s",
 )  # fmt: skip
 
 
@@ -88,6 +89,7 @@ def mean_rows(found: Findings) -> Iterator[tuple[str, ...]]:
             f"{row['missed']:.1f}/{row['rounds']}",
             *(bytes_to(row, share) for share in (90, 95, 99)),
             UNKNOWN if pd.isna(row["gain_area"]) else f"{row['gain_area']:.3f}",
+            " / ".join(UNKNOWN if pd.isna(row[name]) else f"{row[name]:.3f}" for name in tables.REWARDS),
             f"{1e3 * row['decision_s']:.2g}",
             f"{row['training_s']:.0f}",
         )

@@ -19,6 +19,9 @@ Values = npt.ArrayLike
 GAIN_SHARES = (0.90, 0.95, 0.99)
 """Shares of the cloud's gain whose cost in bytes is measured."""
 
+AIRTIME_WEIGHTS = (0.0, 0.1, 1.0)
+"""λ of the rewards that are measured."""
+
 AREA_RANGE = (0.01, 10.0)
 """Range of ``area_under_gain`` in files: bytes on air over the bytes of a plain fp32 LoRA of rank 8."""
 
@@ -116,6 +119,27 @@ def area_under_gain(
     edges = np.concatenate([[low], positions, [high]])
     shares = np.concatenate([[0.0], gained / target_gain])
     return float(np.average(shares, weights=np.diff(edges)))
+
+
+def reward(
+    airtime_s: Values, gains: Values, target_gain: float, deadline_s: float, airtime_weight: float
+) -> float | None:
+    """Mean over rounds of the share of the target's gain that the edge has, less λ times airtime over deadline.
+
+    Args:
+        airtime_s: (rounds,) until each transmission ended. gains: (rounds,) after each round.
+        target_gain: of the cloud at the end. deadline_s: of a round. airtime_weight: λ.
+
+    Returns:
+        None when the cloud gained nothing.
+
+    Raises:
+        InputError: no rounds, or arrays of unequal length.
+    """
+    airtime, gained = _rounds(airtime_s, gains)
+    if not target_gain > 0:
+        return None
+    return float(np.mean(gained / target_gain - airtime_weight * airtime / deadline_s))
 
 
 @dataclass(frozen=True)

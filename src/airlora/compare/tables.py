@@ -18,7 +18,8 @@ PAIR_MEASURES = ("edge_quality", "mean_edge_quality")
 """What arms are compared by: at the end (test split), and averaged over time (validation split)."""
 
 _ARM = ["job", "link", "arm", "arm_kind"]
-_WITH_INTERVAL = ("edge_quality", "mean_edge_quality", "bytes_on_air", "gain_area")
+REWARDS = tuple(f"reward_{weight:g}" for weight in measures.AIRTIME_WEIGHTS)
+_WITH_INTERVAL = ("edge_quality", "mean_edge_quality", "bytes_on_air", "gain_area", *REWARDS)
 _MEANS = (
     "budget_ratio",
     "base_quality",
@@ -103,6 +104,10 @@ def _measures(group: pd.DataFrame, target_gain: float) -> dict[str, Any]:
             for share in measures.GAIN_SHARES
         },
         "gain_area": measures.area_under_gain(sent, gains, target_gain, file_bytes),
+        **{
+            name: measures.reward(group["airtime_s"], gains, target_gain, first["deadline_s"], weight)
+            for name, weight in zip(REWARDS, measures.AIRTIME_WEIGHTS, strict=True)
+        },
         "decision_s": float(group["decision_s"].mean()),
         "energy_j": measures.reception_energy_j(airtime_s, total),
     }
