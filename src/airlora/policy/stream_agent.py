@@ -53,7 +53,9 @@ class RefineMany(VecEnvWrapper):
         refine: by the denoiser, or by ``family_member``.
 
     Attributes:
-        transitions: of each step, observations (N, D), latents (N, C) and what to imitate (N, 2 · capacity).
+        transitions: of each step, observations (N, D), latents (N, C) and what to imitate (N, 2 · capacity). The
+            latents are those that mean it without guidance: guidance w takes z for w · z, and who imitated that as z
+            would drift outwards by w with every generation.
         rewards, infos: of each step, of each environment.
     """
 
@@ -94,7 +96,8 @@ class RefineMany(VecEnvWrapper):
         for env, number, own in zip(self._streams, numbers, x0, strict=True):
             count = len(env.job.table.schema.projections)
             imitated.append(env.replayed(env.allocation(float(number), own.reshape(-1, 2)[:count])))
-        self.transitions.append((self._observations, latents, np.stack(imitated)))
+        meant = np.clip(latents * max(self._settings.guidance, 1.0), -1, 1)
+        self.transitions.append((self._observations, meant, np.stack(imitated)))
         self.venv.step_async(np.concatenate([numbers[:, None], x0], axis=1))
 
     @torch.no_grad()
