@@ -420,21 +420,33 @@ def test_without_a_ddim_the_family_decides() -> None:
     np.testing.assert_array_equal(x0, family_member(env.decoder, env.view, number, latent.numpy()))
 
 
+def bits_meant(agent: StreamAgent, bits: float) -> float:
+    """Mean bits, in [−1, 1], that the DDIM makes of a latent."""
+    observations = torch.from_numpy(stream_env(3).reset(seed=1)[0])[None]
+    latent = torch.zeros(1, LATENT_DIM)
+    latent[0, 0] = bits
+    with torch.no_grad():
+        x0 = sample(agent.denoiser.bind(observations), agent.settings, latent, torch.zeros(1, 6))
+    return float(x0.reshape(3, 2)[:, 1].mean())
+
+
 def test_the_ddim_learns_the_family_it_imitates() -> None:
-    agent = make_agent()
-    env = stream_env(3)
     agent = StreamAgent([AgainstRule(stream_env(3), range(4))], PPO, replace(DDIM, lr=5e-4), episode_steps=4, seed=0)
-    agent.imitate(env, 200, 500)
-    observations = torch.from_numpy(env.reset(seed=1)[0])[None]
-    bound = agent.denoiser.bind(observations)
-    means = []
-    for bits in (-0.8, 0.8):
-        latent = torch.zeros(1, LATENT_DIM)
-        latent[0, 0] = bits
-        with torch.no_grad():
-            means.append(sample(bound, DDIM, latent, torch.zeros(1, 6)).reshape(3, 2)[:, 1].mean())
-    assert means[0] < -0.3
-    assert means[1] > 0.3
+    agent.imitate(stream_env(3), 200, 500)
+    assert bits_meant(agent, -0.8) < -0.3
+    assert bits_meant(agent, 0.8) > 0.3
+
+
+def test_guidance_is_no_ratchet_when_the_ddim_imitates_itself() -> None:
+    ddim = replace(DDIM, lr=5e-4, updates=40, reward_weight=0.0)
+    envs = [AgainstRule(stream_env(3), range(4)) for _ in range(4)]
+    agent = StreamAgent(envs, replace(PPO, lr=0.0, log_std=-1.0), ddim, episode_steps=4, seed=0)
+    agent.imitate(stream_env(3), 200, 500)
+    spreads = []
+    for _ in range(7):
+        spreads.append(bits_meant(agent, 0.4) - bits_meant(agent, -0.4))
+        agent.iterate()
+    assert max(spreads) == spreads[0]
 
 
 # commands
@@ -443,6 +455,7 @@ def test_the_ddim_learns_the_family_it_imitates() -> None:
 CONFIG = """
 episodes = 4
 environments = 2
+group = 2
 pool = 4
 imitation_steps = 12
 imitation_updates = 2

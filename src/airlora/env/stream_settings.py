@@ -78,11 +78,31 @@ HELD_OUT_JOBS = (_commands(seed=100), _logs(seed=100))
 """For evaluation."""
 
 STREAM_PPO = PpoSettings(
-    latent_dim=LATENT_DIM, width=64, log_std=-1.4, batch_size=96, rollout_episodes=1, entropy_weight=0.0, lr=3e-4
+    latent_dim=LATENT_DIM,
+    width=64,
+    log_std=-2.0,
+    gamma=1.0,
+    gae_lambda=1.0,
+    batch_size=384,
+    rollout_episodes=1,
+    entropy_weight=0.0,
+    lr=3e-4,
 )
+"""Episodes are short, and what is gained stays: nothing is discounted. With rewards that are differences within a
+group the critic knows next to nothing, so that a λ of GAE below 1 would discount too."""
 STREAM_DDIM = DdimSettings(
-    width=64, time_dim=32, sample_steps=10, capacity=6000, updates=4, batch_size=64, lr=1e-4, reward_weight=0.5
+    width=64,
+    time_dim=32,
+    sample_steps=10,
+    capacity=6000,
+    updates=0,
+    batch_size=64,
+    lr=1e-4,
+    reward_weight=0.5,
+    noise_scale=0.0,
 )
+"""After the imitation the DDIM stays as it is, and the latent alone decides: updates on its own decisions made the
+policy worse (docs/policy.md)."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +130,10 @@ class StreamTrainingConfig:
     airtime_weights: tuple[float, ...] = (0.0, 0.1, 0.1, 1.0)
     deadline_s: float = 1.0
     decoding: StreamDecoding = "residual"
-    episodes: int = 1600
-    environments: int = 16
-    group: int = 1
-    pool: int = 600
+    episodes: int = 3840
+    environments: int = 64
+    group: int = 8
+    pool: int = 1000
     imitation_steps: int = 4000
     imitation_updates: int = 1600
     teacher_episodes: int = 200
