@@ -5,7 +5,8 @@ First the DDIM imitates allocations around the rule ``fit`` (``stream_family``).
 1. Roll out in several environments: observation -> PPO's Gaussian -> tanh -> (budget's number, latent); latent and
    tokens -> DDIM -> rank and bits of each projection.
 2. Update PPO on the roll-out.
-3. Update the DDIM on the replay, weighted by PPO's advantages: what an action earned beyond what its state promised.
+3. If it is to learn on (``updates``), update the DDIM on the replay, weighted by PPO's advantages: what an action
+   earned beyond what its state promised.
 """
 
 from __future__ import annotations
