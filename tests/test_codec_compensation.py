@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from airlora.codec import Costs, encode
+from airlora.codec import Allocation, Costs, encode
 from airlora.codec.compensation import Rounding, compensate, rounded
 from airlora.codec.steps import GRID, step_index, weighted_steps
 from airlora.curvature import Curvature
@@ -71,6 +71,18 @@ def test_u_is_fitted_to_the_rounded_v() -> None:
     held = np.zeros((1, 1), np.float32)
     rounding = Rounding(u, v, np.zeros_like(u), held, tiny, one_step, np.ones((4, 1), np.float32))
     np.testing.assert_allclose(compensate([rounding])[0], 0.7 * u, rtol=1e-5)
+
+
+def test_components_that_were_never_trained_stay_zero_and_are_sent() -> None:
+    """As after a first round of one step, in which the last block of prefixes was not drawn."""
+    found, factors = curvature(MODEL), ROUNDS[0]
+    half = MODEL.prefixes[-1] // 2
+    factors = Factors(MODEL, tuple(u * (np.arange(u.shape[1]) < half) for u in factors.u), factors.v, factors.head)
+    count = len(MODEL.projections)
+    allocation = Allocation(MODEL.r_max, np.full(count, 4), 4 * bool(MODEL.head), float("inf"))
+    got = deliver(blank_edge(MODEL), encode(factors, blank_edge(MODEL), allocation, 0, None, found)).factors()
+    assert not any(u[:, half:].any() for u in got.u)
+    assert output_error(factors, got, found) < 0.05
 
 
 def test_rounding_is_that_of_the_format() -> None:

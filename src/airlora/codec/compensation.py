@@ -50,7 +50,8 @@ class Rounding:
 def compensate(projections: Sequence[Rounding]) -> list[np.ndarray]:
     """Targets for u, (r, d_out) float32 each, whose rounding gives the least error of u v x. Pure.
 
-    Projections of one shape are worked on together.
+    A component of zeros, which was never trained, stays so: its step is no measure of anything. Projections of one
+    shape are worked on together.
     """
     targets: list[np.ndarray] = [each.u for each in projections]
     shapes: dict[tuple[int, ...], list[int]] = {}
@@ -72,7 +73,8 @@ def _compensate(group: Sequence[Rounding]) -> np.ndarray:
     rank = gram.shape[1]
     diagonal = np.trace(gram, axis1=1, axis2=2)[:, None, None] / rank
     gram += (1e-6 * diagonal + 1e-30) * np.eye(rank)
-    fitted = np.linalg.solve(gram, cross).astype(np.float32) @ u  # (p, r, d_out)
+    trained = u.any(axis=2, keepdims=True)  # (p, r, 1)
+    fitted = np.linalg.solve(gram, cross).astype(np.float32) @ u * trained  # (p, r, d_out)
     # Upper Cholesky factor of the inverse: its row k says how the columns after k make up for column k.
     upper = np.linalg.cholesky(np.linalg.inv(gram)).swapaxes(1, 2)
     share = (upper / np.diagonal(upper, axis1=1, axis2=2)[:, :, None]).astype(np.float32)
@@ -80,7 +82,7 @@ def _compensate(group: Sequence[Rounding]) -> np.ndarray:
     for k in range(rank):
         targets[:, k] = fitted[:, k]
         error = fitted[:, k] - rounded(targets[:, k], held_u[:, k], step_u[:, k])
-        fitted[:, k + 1 :] -= share[:, k, k + 1 :, None] * error[:, None, :]
+        fitted[:, k + 1 :] -= share[:, k, k + 1 :, None] * error[:, None, :] * trained[:, k + 1 :]
     return targets
 
 
