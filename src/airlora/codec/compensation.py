@@ -73,7 +73,7 @@ def _compensate(group: Sequence[Rounding]) -> np.ndarray:
     rank = gram.shape[1]
     diagonal = np.trace(gram, axis1=1, axis2=2)[:, None, None] / rank
     gram += (1e-6 * diagonal + 1e-30) * np.eye(rank)
-    trained = u.any(axis=2, keepdims=True)  # (p, r, 1)
+    trained = (u != 0).max(axis=2)[:, :, None]  # (p, r, 1)
     fitted = np.linalg.solve(gram, cross).astype(np.float32) @ u * trained  # (p, r, d_out)
     # Upper Cholesky factor of the inverse: its row k says how the columns after k make up for column k.
     upper = np.linalg.cholesky(np.linalg.inv(gram)).swapaxes(1, 2)
