@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("--policies", action="append", default=[], help="SPEC; may be given several times")
     parser.add_argument("--headroom", action="store_true")
     parser.add_argument("--episodes", type=int, default=60)
+    parser.add_argument("--first-episode", type=int, default=0, help="seed of the first episode")
     parser.add_argument("--traces", type=Path, help="file of recorded links, see benchmarks/prepare.py")
     parser.add_argument("--source", default="mahimahi")
     options = parser.parse_args()
@@ -121,7 +122,7 @@ def main() -> None:
     jobs = [Surrogate(record_job(job.run_config(), options.recordings / job.name)) for job in HELD_OUT_JOBS]
     make = recorded(options.traces, options.source) if options.traces else draw_link
     env = StreamEnv(jobs, airtime_weights=AIRTIME_WEIGHTS[:1], make_link=make)
-    episodes = range(options.episodes)
+    episodes = range(options.first_episode, options.first_episode + options.episodes)
     rule = [play_rule(env, make_policy("fit", 0), episode) for episode in episodes]
     lean = np.array([mean_load(env, episode) for episode in episodes]) < LEAN
     table = Table(title="beyond fit")
