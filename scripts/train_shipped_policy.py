@@ -3,7 +3,8 @@
     python scripts/train_shipped_policy.py OUT [--episodes N]
 
 Jobs: ``airlora.env.stream_settings.SHIPPED_JOBS`` (built-in model and data only, seeds 0 … 4). Links:
-``airlora.env.stream_links.draw_link``, episodes 10000 … of the pool. Seed 0, all else by default: it is what
+``airlora.env.stream_links.draw_link``, episodes 10000 … of the pool. Seed 0, all else by default but for PPO, which has
+one roll-out: more of them made the policy worse on episodes that nothing was chosen by (LOG.md). OUT gets what
 ``airlora policy train --mode stream`` writes, and can be resumed; judge it with ``airlora policy eval OUT --mode
 stream`` and ``benchmarks/simulate.py``.
 """
@@ -35,7 +36,7 @@ def main() -> None:
     """Train or resume, and copy the policy."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--episodes", type=int, default=StreamTrainingConfig.episodes)
+    parser.add_argument("--episodes", type=int, default=StreamTrainingConfig.environments)
     arguments = parser.parse_args()
     resume = arguments.out.exists()
     config = stored_stream_config(arguments.out) if resume else StreamTrainingConfig()
