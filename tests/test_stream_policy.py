@@ -319,6 +319,9 @@ def test_a_policy_for_other_features_is_refused() -> None:
         card(global_size=3)
     with pytest.raises(StoreError, match="stream mode"):
         load_from(asdict(card()) | {"token_size": 3})
+    for unknown in ({"hidden": ["weather"]}, {"refine": "magic"}):
+        with pytest.raises(StoreError, match="not known to this version"):
+            load_from(asdict(card()) | unknown)
 
 
 def load_from(description: dict[str, Any]) -> StreamDecider:

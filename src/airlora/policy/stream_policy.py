@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -56,6 +56,8 @@ class StreamCard:
                 f"it reads {self.global_size} numbers a round and {self.token_size} a projection, this version makes"
                 f" {GLOBAL_SIZE} and {TOKEN_SIZE}"
             )
+        if not set(self.hidden) <= set(get_args(FeatureGroup)) or self.refine not in get_args(Refinement):
+            raise ValueError(f"hidden {self.hidden}, refine {self.refine!r} are not known to this version")
         StreamDecoder(self.decoding)
 
     @classmethod
