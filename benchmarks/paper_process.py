@@ -8,13 +8,16 @@ in time at −5 dB; 1.4, as for OPT-1.3B over 100 MHz, makes it 17.8 at 15 dB. E
 initial factors and channel, and plays the same number of decisions: a policy that learns does so while the adapter
 trains, as in the paper. One process plays one arm at one SNR with one seed; what is in OUT is not played again.
 
-Rules, all told the capacity of the step: ``fit`` the largest uniform rank in time; ``random`` each rank uniform;
-``fixed-R`` rank R always; ``greedy`` the components of the largest smoothed sensitivity a number, in order, until the
-deadline is full; ``adalora`` (Zhang et al. 2023) trains all components, prunes to what is in time by its importance
-after every step from a tenth of the decisions on, and sends what is kept and in time.
+Rules that are told the capacity of the step: ``fit`` the largest uniform rank in time; ``greedy`` the components of the
+largest smoothed sensitivity a number, in order, until the deadline is full; ``adalora`` (Zhang et al. 2023) trains all
+components, prunes to what is in time by its importance after every step from a tenth of the decisions on, and sends
+what is kept and in time. Rules that are not: ``random`` each rank uniform; ``fixed-R`` rank R always.
 
 Policies that learn: ``airllm`` and ``ppo`` with the paper's values, ``airllm-ours``; a value is changed by
 ``+table.key=value``, as in ``airllm+ddim.guidance=1.0``.
+
+Quality is measured at the end on ``validation_limit`` rows or windows of the validation split, and as many of the test
+split.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import copy
 import dataclasses
 import json
 import os
+import re
 import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -59,6 +63,7 @@ LEARNED: dict[str, dict[str, Any]] = {
     },
 }
 """What differs from the paper's values."""
+RULES = ("fit", "greedy", "adalora", "random")
 
 Row = dict[str, Any]
 
@@ -83,15 +88,10 @@ def rule(name: str, env: PaperEnv) -> Callable[[], np.ndarray]:
     if name == "random":
         rng = np.random.default_rng([env.config.seed, 19])
         return lambda: rng.integers(env.config.min_rank, r_max + 1)
-    if name.startswith("fixed-"):
-        rank = int(name.removeprefix("fixed-"))
-        return lambda: np.minimum(np.full(count, rank), r_max)
     if name == "greedy":
         return greedy(env)
-    raise InputError(f"there is no arm {name!r}; there are: {', '.join((*LEARNED, *RULES))}")
-
-
-RULES = ("fit", "random", "fixed-R", "greedy", "adalora")
+    rank = int(name.removeprefix("fixed-"))
+    return lambda: np.minimum(np.full(count, rank), r_max)
 
 
 def greedy(env: PaperEnv) -> Callable[[], np.ndarray]:
@@ -166,30 +166,57 @@ def learns(arm: str) -> bool:
 
 
 def learned_settings(arm: str) -> dict[str, Any]:
-    """Of ``airllm+ppo.lr=3e-4``: the arm's settings, and what is changed of them."""
+    """Of ``airllm+ppo.lr=3e-4``: the arm's settings, and what is changed of them.
+
+    Raises:
+        InputError: a change is not of the form table.key=value, with a value of TOML.
+    """
     name, *changes = arm.split("+")
     settings = copy.deepcopy(LEARNED[name])
     for change in changes:
         key, _, value = change.partition("=")
         table_name, _, own = key.partition(".")
-        settings.setdefault(table_name, {})[own] = tomllib.loads(f"value = {value}")["value"]
+        try:
+            settings.setdefault(table_name, {})[own] = tomllib.loads(f"value = {value}")["value"]
+        except (tomllib.TOMLDecodeError, TypeError) as error:
+            raise InputError(f"{change!r} is not table.key=value, as in ddim.guidance=1.0") from error
     return settings
+
+
+def training_config(arm: str, settings: Row, episodes: int) -> TrainingConfig:
+    """Of an arm that learns: as many episodes, without early stopping.
+
+    Raises:
+        InputError: there is no such key, or its value is not allowed.
+    """
+    changes = learned_settings(arm)
+    return read_training_config(
+        {
+            **changes,
+            "episodes": episodes,
+            "patience": episodes * settings["episode_steps"],
+            "environment": {**settings, "lr": settings["lr"] or "auto", **changes.get("environment", {})},
+        }
+    )
+
+
+def check(arm: str, settings: Row, episodes: int) -> None:
+    """Refuse an arm before anything is played.
+
+    Raises:
+        InputError: there is no such arm, or what it changes is not allowed.
+    """
+    if learns(arm):
+        training_config(arm, settings, episodes)
+    elif arm not in RULES and not re.fullmatch(r"fixed-[1-9]\d*", arm):
+        raise InputError(f"there is no arm {arm!r}; there are: {', '.join((*LEARNED, *RULES, 'fixed-R'))}")
 
 
 def play(folder: Path, arm: str, settings: Row, episodes: int) -> Row:
     """Play one arm; writes ``result.json`` and, for what learns, a training's folder."""
     rows: list[Row] = []
     if learns(arm):
-        changes = learned_settings(arm)
-        config = read_training_config(
-            {
-                **changes,
-                "episodes": episodes,
-                "patience": episodes * settings["episode_steps"],
-                "environment": {**settings, "lr": settings["lr"] or "auto", **changes.get("environment", {})},
-            }
-        )
-        assert isinstance(config, TrainingConfig)
+        config = training_config(arm, settings, episodes)
         training = PolicyTraining(config, TrainingFolder(folder))
         training.folder.prepare(config.to_toml())
         training.folder.keep_metrics(0)
@@ -285,7 +312,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("job", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--arms", action="append", help=f"of {', '.join((*LEARNED, *RULES))}")
+    parser.add_argument("--arms", action="append", help=f"of {', '.join((*LEARNED, *RULES, 'fixed-R'))}")
     parser.add_argument("--snrs", action="append", type=float, help="in dB; -5, 0, 5, 10, 15")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--episodes", type=int, default=100)
@@ -294,10 +321,15 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print what there is")
     options = parser.parse_args()
     console = Console(width=160)
-    config = read_settings(PaperConfig, {}, options.job)
+    arms = options.arms or ["fit", "greedy", "adalora", "fixed-4", "random", "ppo", "airllm", "airllm-ours"]
+    try:
+        config = read_settings(PaperConfig, {}, options.job)
+        for arm in arms:
+            check(arm, dataclasses.asdict(config), options.episodes)
+    except InputError as error:
+        parser.error(str(error))
     if not options.table:
         hz = bandwidth_hz(config, options.lowest_rank)
-        arms = options.arms or ["fit", "greedy", "adalora", "fixed-4", "random", "ppo", "airllm"]
         snrs = options.snrs or [-5.0, 0.0, 5.0, 10.0, 15.0]
         with ProcessPoolExecutor(options.parallel) as pool:
             waiting = {}

@@ -57,7 +57,7 @@ class RefineMany(VecEnvWrapper):
         transitions: of each step, observations (N, D), latents (N, C) and what to imitate (N, 2 · capacity). The
             latents are those that mean it without guidance: guidance w takes z for w · z, and who imitated that as z
             would drift outwards by w with every generation.
-        rewards, infos: of each step, of each environment.
+        infos: of each step, of each environment.
     """
 
     def __init__(
