@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--traces", type=Path, help="file of recorded links, see benchmarks/prepare.py")
     parser.add_argument("--source", default="mahimahi")
     options = parser.parse_args()
-    console = Console(width=140)
+    console = Console(width=170)
     jobs = [Surrogate(record_job(job.run_config(), options.recordings / job.name)) for job in HELD_OUT_JOBS]
     make = recorded(options.traces, options.source) if options.traces else draw_link
     env = StreamEnv(jobs, airtime_weights=AIRTIME_WEIGHTS[:1], make_link=make)
