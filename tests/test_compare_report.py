@@ -322,7 +322,8 @@ def test_readme_blocks_are_replaced_and_nothing_else(out):
     assert new.startswith("before\n<!-- results:small -->\n`intents`: accuracy")
     assert "old" not in new
     assert new.endswith("<!-- /results -->\nafter\n<!-- results:x -->\nkept\n<!-- /results -->\n")
-    assert "| `fit` | 51.0 (0.05) | 61.0 (0.5) |" in new
+    assert "| arm | end, 0.1 | end, 1 | over time, 0.1 | over time, 1 | kB, 0.1 | kB, 1 |" in new
+    assert "| `fit` | 51.0 | 61.0 | 31.4 | 32.6 | 0.05 | 0.5 |" in new
     assert replace_block(new, "small", results_block(out)) == new
     with pytest.raises(InputError, match="results:other"):
         replace_block(text, "other", "")

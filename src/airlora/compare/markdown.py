@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -305,14 +305,42 @@ def quality_cells(found: Findings, job: str) -> tuple[list[str], list[list[str]]
     return ["arm", *(f"{link} ({budgets[link]:.2g})" for link in links)], rows
 
 
-def quality_grid(found: Findings, job: str) -> str:
-    """``quality_cells`` as Markdown."""
-    headings, rows = quality_cells(found, job)
-    return table(headings, [[f"`{arm}`", *cells] for arm, *cells in rows])
+def budget_groups(found: Findings, job: str) -> dict[float, list[str]]:
+    """Links of a job by their budget's order of magnitude, 0.01, 0.1, 1 …, ascending."""
+    means = found.means[found.means["job"] == job]
+    groups: dict[float, list[str]] = {}
+    for link, budget in means.groupby("link")["budget_ratio"].median().sort_values(kind="stable").items():
+        groups.setdefault(10.0 ** round(math.log10(budget)), []).append(str(link))
+    return groups
+
+
+def budget_cells(found: Findings, job: str) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows, one an arm: means over the links of a budget of edge quality at the end and over time and of
+    kB on air a round. An arm that was not run on all links of a budget has no figure there."""
+    means = found.means[found.means["job"] == job]
+    metric = str(means["metric"].iloc[0])
+    groups = budget_groups(found, job)
+    columns: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+        ("end", "edge_quality", lambda value: quality(value, metric)),
+        ("over time", "mean_edge_quality", lambda value: quality(value, metric)),
+        ("kB", "bytes_per_round", kilobytes),
+    )
+    rows = []
+    for arm in arm_order(found):
+        mine = means[means["arm"] == arm].set_index("link")
+        if mine.empty:
+            continue
+        cells = []
+        for _, name, text in columns:
+            for links in groups.values():
+                known = set(links) <= set(mine.index)
+                cells.append(text(float(mine.loc[links, name].mean())) if known else UNKNOWN)
+        rows.append([arm, *cells])
+    return ["arm", *(f"{title}, {budget:g}" for title, _, _ in columns for budget in groups)], rows
 
 
 def results_block(out: Path) -> str:
-    """The short form for README.md: for every job one row an arm and one column a link, with what made it."""
+    """The short form for README.md: for every job ``budget_cells``, and what made them."""
     from airlora.compare.results import read_findings
 
     found = read_findings(out)
@@ -320,12 +348,15 @@ def results_block(out: Path) -> str:
     for job in dict.fromkeys(found.means["job"]):
         first = found.means[found.means["job"] == job].iloc[0]
         metric, better = str(first["metric"]), "higher" if first["higher_is_better"] else "lower"
+        groups = budget_groups(found, job)
+        named = ", ".join(f"{len(links)} of {budget:g}" for budget, links in groups.items())
         parts.append(
-            f"`{job}`: {metric} of the edge's model on the test split at the end, in {unit(metric)} ({better} is"
-            f" better), and kB on air a round in brackets; mean of {seeds_text(found, job)}. Before training:"
-            f" {quality(first['base_quality'], metric)}. Columns are links, with their budget in brackets.\n"
+            f"`{job}`: {metric} of the edge's model in {unit(metric)} ({better} is better), at the end on the test"
+            f" split and over time on the validation split, and kB on air a round, by budget: means over links"
+            f" ({named}) and {seeds_text(found, job)}. Before training: {quality(first['base_quality'], metric)}.\n"
         )
-        parts.append(quality_grid(found, job))
+        headings, rows = budget_cells(found, job)
+        parts.append(table(headings, [[f"`{arm}`", *cells] for arm, *cells in rows]))
     more = f", and {len(found.commands) - 1} more (docs/results.md)" if len(found.commands) > 1 else ""
     parts.append(f"Commit {found.commit}, `{found.commands[0]}`{more}\n")
     return "\n".join(parts)

@@ -181,7 +181,7 @@ def _paper(root: Path, seeds: tuple[int, ...], rates: Rates) -> Comparison:
     links = {f"narrow_{snr}dB": _awgn(snr, 0.01 * BUDGET_BPS / 0.3964) for snr in _SNRS_DB}
     links |= {f"wide_{snr}dB": _awgn(snr, BUDGET_BPS / 5.0278) for snr in _SNRS_DB}
     jobs = {name: job(root, name) for name in ("sst2", "clinc150")}
-    return Comparison(jobs, links, _policies(*RULES), seeds, _peers(*RESENT), rates)
+    return Comparison(jobs, links, _policies(*RULES, "airllm"), seeds, _peers(*RESENT), rates)
 
 
 def _rules(root: Path, seeds: tuple[int, ...], rates: Rates) -> Comparison:
