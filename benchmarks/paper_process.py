@@ -1,7 +1,7 @@
 """The paper's experiment, scaled down: arms in AirLLM's decision process at fixed SNRs.
 
     python benchmarks/paper_process.py JOB.toml OUT --arms airllm --arms ppo --snrs -5 --snrs 15 --seeds 3
-    python benchmarks/paper_process.py JOB.toml OUT --table
+    python benchmarks/paper_process.py JOB.toml OUT --table [--page docs/policy.md]
 
 JOB.toml holds fields of ``airlora.env.PaperConfig``. The bandwidth is chosen so that ``--lowest-rank`` is the mean rank
 in time at −5 dB; 1.4, as for OPT-1.3B over 100 MHz, makes it 17.8 at 15 dB. Every arm of a seed sees the same batches,
@@ -43,6 +43,8 @@ from rich.table import Table
 from airlora.adapter import NestedAdam, Trainer
 from airlora.adapter.adalora import AdaLoraPruner, AdaLoraSchedule
 from airlora.adapter.training import AdaLoraStrategy
+from airlora.compare.markdown import replace_block
+from airlora.compare.markdown import table as markdown_table
 from airlora.env.folder import TrainingFolder
 from airlora.env.paper import PaperEnv
 from airlora.env.settings import PaperConfig, TrainingConfig, read_settings, read_training_config
@@ -214,30 +216,30 @@ def check(arm: str, settings: Row, episodes: int) -> None:
 
 def play(folder: Path, arm: str, settings: Row, episodes: int) -> Row:
     """Play one arm; writes ``result.json`` and, for what learns, a training's folder."""
-    rows: list[Row] = []
+    episode_rows: list[Row] = []
     if learns(arm):
         config = training_config(arm, settings, episodes)
         training = PolicyTraining(config, TrainingFolder(folder))
         training.folder.prepare(config.to_toml())
         training.folder.keep_metrics(0)
         while not training.done:
-            rows += training.iterate()
+            episode_rows += training.iterate()
         training.save()
         env = training.env
     else:
         env = PaperEnv(**settings)
         steps = adalora(env, episodes) if arm == "adalora" else played(env, rule(arm, env), episodes)
-        rows = [summarise_steps(own) for own in steps]
+        episode_rows = [summarise_steps(own) for own in steps]
     result = {
         "arm": arm,
         "metric": env.workload.metric,
         "higher_is_better": env.workload.higher_is_better,
         "episodes": episodes,
         "bandwidth_hz": float(settings["bandwidth_high_hz"]),
-        "rewards": [row["reward"] for row in rows],
-        "numbers": [row["numbers"] for row in rows],
-        "mean_rank": [row["mean_rank"] for row in rows],
-        "missed": [row["violations"] / row["steps"] for row in rows],
+        "rewards": [row["reward"] for row in episode_rows],
+        "numbers": [row["numbers"] for row in episode_rows],
+        "mean_rank": [row["mean_rank"] for row in episode_rows],
+        "missed": [row["violations"] / row["steps"] for row in episode_rows],
         "validation": env.validate(),
         "test": env.workload.evaluate("test", env.config.validation_limit),
     }
@@ -266,45 +268,72 @@ def steps_to_deadlines(missed: list[float], episode_steps: int, window: int = 10
     return int((reached[0] + window) * episode_steps) if len(reached) else None
 
 
-def table(out: Path, episode_steps: int) -> Table:
-    """Means over seeds."""
+HEADINGS = (
+    "SNR, dB",
+    "arm",
+    "seeds",
+    "reward",
+    "mean rank",
+    "numbers a step",
+    "missed",
+    "validation",
+    "test",
+    "steps to 10 % missed",
+)
+
+
+def rows(out: Path, arms: list[str], episode_steps: int) -> list[list[str]]:
+    """Means over seeds under ``HEADINGS``, ascending in SNR, in the order of ``arms``."""
     cells: dict[tuple[float, str], dict[int, Row]] = {}
     for snr, arm, seed, result in results(out):
-        cells.setdefault((snr, arm), {})[seed] = result
-    shown = Table()
-    names = (
-        "SNR, dB",
-        "arm",
-        "seeds",
-        "reward",
-        "rank",
-        "numbers",
-        "missed",
-        "validation",
-        "test",
-        "steps to 10 % missed",
-    )
-    for name in names:
-        shown.add_column(name, no_wrap=True)
-    for (snr, arm), by_seed in sorted(cells.items()):
+        if arm in arms:
+            cells.setdefault((snr, arm), {})[seed] = result
+    found = []
+    for (snr, arm), by_seed in sorted(cells.items(), key=lambda item: (item[0][0], arms.index(item[0][1]))):
         tails = {
             key: [float(np.mean(result[key][-TAIL:])) for result in by_seed.values()]
             for key in ("rewards", "mean_rank", "numbers", "missed")
         }
+        percent = next(iter(by_seed.values()))["metric"] == "accuracy"
+        scale, digits = (100, 1) if percent else (1, 3)
+        quality = {
+            split: mean_spread([scale * result[split] for result in by_seed.values()], digits)
+            for split in ("validation", "test")
+        }
         reached = [steps_to_deadlines(result["missed"], episode_steps) for result in by_seed.values()]
-        shown.add_row(
-            f"{snr:g}",
-            arm,
-            str(len(by_seed)),
-            mean_spread(tails["rewards"], 2),
-            mean_spread(tails["mean_rank"], 2),
-            f"{np.mean(tails['numbers']):.0f}",
-            f"{100 * np.mean(tails['missed']):.0f} %",
-            mean_spread([result["validation"] for result in by_seed.values()]),
-            mean_spread([result["test"] for result in by_seed.values()]),
-            ", ".join("–" if steps is None else str(steps) for steps in reached) if learns(arm) else "",
+        found.append(
+            [
+                f"{snr:g}",
+                arm,
+                str(len(by_seed)),
+                mean_spread(tails["rewards"], 2),
+                mean_spread(tails["mean_rank"], 2),
+                f"{np.mean(tails['numbers']):,.0f}",
+                f"{100 * np.mean(tails['missed']):.0f} %",
+                quality["validation"],
+                quality["test"],
+                ", ".join("–" if steps is None else str(steps) for steps in reached) if learns(arm) else "",
+            ]
         )
+    return found
+
+
+def in_terminal(found: list[list[str]]) -> Table:
+    """What is printed."""
+    shown = Table()
+    for heading in HEADINGS:
+        shown.add_column(heading, no_wrap=True)
+    for row in found:
+        shown.add_row(*row)
     return shown
+
+
+def in_page(found: list[list[str]]) -> str:
+    """What a page of documentation has, in Markdown: the arm as code, a minus as one."""
+    return markdown_table(
+        HEADINGS,
+        [[f"`{cell}`" if at == 1 else re.sub("^-", "−", cell) for at, cell in enumerate(row)] for row in found],
+    )
 
 
 def main() -> None:
@@ -318,7 +347,10 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--lowest-rank", type=float, default=1.4)
     parser.add_argument("--parallel", type=int, default=1)
-    parser.add_argument("--table", action="store_true", help="print what there is")
+    parser.add_argument("--table", action="store_true", help="play nothing, print what there is")
+    parser.add_argument(
+        "--page", type=Path, help="also write it into this page, between its marks <!-- results:OUT -->"
+    )
     options = parser.parse_args()
     console = Console(width=160)
     arms = options.arms or ["fit", "greedy", "adalora", "fixed-4", "random", "ppo", "airllm", "airllm-ours"]
@@ -344,7 +376,11 @@ def main() -> None:
                 console.print(
                     f"{waiting[done]}: reward {np.mean(result['rewards'][-TAIL:]):.3f}, test {result['test']:.4f}"
                 )
-    console.print(table(options.out, config.episode_steps))
+    found = rows(options.out, arms, config.episode_steps)
+    console.print(in_terminal(found))
+    if options.page:
+        text = options.page.read_text(encoding="utf-8")
+        options.page.write_text(replace_block(text, options.out.resolve().name, in_page(found)), encoding="utf-8")
 
 
 if __name__ == "__main__":
