@@ -74,7 +74,12 @@ def test_the_edge_follows_the_encoder_bit_for_bit_and_any_prefix_applies(
         factors = ROUNDS[round_index]
         costs = Costs.measure(factors, edge)
         choice = LayerChoice(
-            Targets(factors, allocation, costs, edge), edge, round_index, None, allocation.budget_bytes
+            Targets(factors, allocation, costs, edge),
+            edge,
+            round_index,
+            None,
+            allocation.budget_bytes,
+            allocation.carried_bytes,
         )
         for pieces in plan(SCHEMA, allocation, costs):
             choice.add_class(pieces)
@@ -162,6 +167,22 @@ def test_layers_are_about_4_kb_or_an_eighth_of_a_small_budget() -> None:
     sizes = encode(MODEL_FACTORS, blank_edge(MODEL), expecting, 0).layer_bytes
     assert sum(sizes) > 20_000
     assert max(sizes[:8]) < 512 * 1.15
+
+
+@pytest.mark.parametrize("expected_bytes", [0.0, 400.0, 4000.0])
+def test_layers_far_beyond_what_is_expected_grow_with_what_comes_before(expected_bytes: float) -> None:
+    """So that they are few, each is measured, and what arrives beyond expectation is still nearly all applied."""
+    everything = uniform(MODEL, 16, 16, 16)
+    update = encode(MODEL_FACTORS, blank_edge(MODEL), replace(everything, expected_bytes=expected_bytes), 0)
+    sizes = np.array(update.layer_bytes)
+    before = np.cumsum(sizes) - sizes
+    late = before > 4 * expected_bytes
+    whole = encode(MODEL_FACTORS, blank_edge(MODEL), everything, 0)
+    assert (sizes[late] < before[late] / 8 + max(whole.layer_bytes)).all()
+    assert late.sum() <= 8 * np.log(sizes.sum() / max(4 * expected_bytes, sizes[0]))
+    got, want = (deliver(blank_edge(MODEL), each).factors() for each in (update, whole))
+    for array, expected in zip((*got.u, *got.v), (*want.u, *want.v), strict=True):
+        np.testing.assert_array_equal(array, expected)
 
 
 def test_what_a_round_cannot_carry_comes_first_in_its_class_in_the_next() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from airlora.codec.costs import FINE_BUDGETS, LATE_LAYER_SHARE
 from airlora.codec.edge import EdgeState
 from airlora.codec.layers import CAP, DROP, KEEP, BlockPiece, LayerInfo, Piece, frame, write_info
 from airlora.codec.numbers import Layout, write_numbers
@@ -28,17 +29,22 @@ Measure = Callable[[EdgeState], float | Losses]
 
 @dataclass(frozen=True, eq=False)
 class _Draft:
-    """Layers chosen so far, the state after them, and of the class at hand the pieces among them and the states after
-    each of its layers but the last."""
+    """Layers chosen so far, the state after them, and of the class at hand the pieces of each of its layers and the
+    states after each but the last."""
 
     state: EdgeState
     layers: tuple[bytes, ...] = ()
-    added: tuple[Piece, ...] = ()
+    groups: tuple[tuple[Piece, ...], ...] = ()
     between: tuple[EdgeState, ...] = ()
 
     @property
     def size_bytes(self) -> int:
         return sum(map(len, self.layers))
+
+    @property
+    def added(self) -> tuple[Piece, ...]:
+        """The pieces of the class at hand."""
+        return tuple(piece for group in self.groups for piece in group)
 
 
 class LayerChoice:
@@ -50,16 +56,24 @@ class LayerChoice:
         round_index: the round.
         measure: see ``Measure``; None keeps every tail.
         budget_bytes: of all layers together.
+        carried_bytes: what the link is expected to carry of them.
     """
 
     def __init__(
-        self, targets: Targets, edge: EdgeState, round_index: int, measure: Measure | None, budget_bytes: float
+        self,
+        targets: Targets,
+        edge: EdgeState,
+        round_index: int,
+        measure: Measure | None,
+        budget_bytes: float,
+        carried_bytes: float,
     ) -> None:
         self._targets = targets
         self._edge = edge
         self._round = round_index
         self._measure = measure
         self._budget = budget_bytes
+        self._carried = carried_bytes
         self._good = _Draft(edge)
         self._waiting: tuple[Piece, ...] = ()
         self._reached = [0] * len(edge.schema.projections)  # components that are good or wait, of each projection
@@ -80,7 +94,7 @@ class LayerChoice:
         """Add what fits of one priority class, stalest pieces first."""
         ordered = sorted(pieces, key=lambda piece: last_round(piece, self._edge))
         draft = self._draft(ordered, KEEP)
-        if not draft.added:
+        if not draft.groups:
             return
         losses, tail = self._losses(draft.state), KEEP
         if self._measure and self._has_tail(draft):
@@ -111,30 +125,41 @@ class LayerChoice:
             self._good = draft
 
     def _draft(self, pieces: Sequence[Piece], tail: int) -> _Draft:
-        """The good draft and what fits of these pieces: a layer each, or one with all that wait."""
+        """The good draft and what fits of these pieces: a layer each, or one with all that wait.
+
+        Far beyond what the link is expected to carry, pieces share layers that grow with what comes before them.
+        """
         draft = start = _Draft(self._good.state, self._good.layers)
+        base = start  # of the last layer
         reached = list(self._reached)
         for piece in pieces:
             if isinstance(piece, BlockPiece) and any(reached[index] < piece.start for index, _ in piece.touched()):
                 continue
-            base, joint = (start, (*self._waiting, *draft.added)) if self._waiting else (draft, ())
-            longer = self._append(base, LayerInfo(self._round, base.state.id[:16], (*joint, piece), tail))
+            joins = bool(self._waiting) or (draft is not start and self._has_room(base, draft))
+            after = base if joins else draft
+            group = (*draft.groups[-1], piece) if joins and draft.groups else (piece,)
+            longer = self._append(after, LayerInfo(self._round, after.state.id[:16], (*self._waiting, *group), tail))
             if longer.size_bytes <= self._budget:
-                between = () if joint or not draft.added else (*draft.between, draft.state)
-                draft = _Draft(longer.state, longer.layers, (*draft.added, piece), between)
+                between = (*after.between, after.state) if after.groups else ()
+                draft, base = _Draft(longer.state, longer.layers, (*after.groups, group), between), after
                 _mark(reached, piece)
         return draft
+
+    def _has_room(self, base: _Draft, draft: _Draft) -> bool:
+        """Whether the layer that ``draft`` adds to ``base`` may grow."""
+        before = base.size_bytes
+        return before > FINE_BUDGETS * self._carried and draft.size_bytes - before < LATE_LAYER_SHARE * before
 
     def _without_falls(self, draft: _Draft, tail: int) -> _Draft:
         """A draft whose end is good, each layer that leaves a bad state joined with the next one."""
         longer = _Draft(self._good.state, self._good.layers)
         joint: tuple[Piece, ...] = ()
-        for piece in draft.added:
-            joint = (*joint, piece)
+        for group in draft.groups:
+            joint = (*joint, *group)
             tried = self._append(longer, LayerInfo(self._round, longer.state.id[:16], joint, tail))
-            if piece is draft.added[-1] or not self._is_worse(self._losses(tried.state)):
+            if group is draft.groups[-1] or not self._is_worse(self._losses(tried.state)):
                 longer, joint = tried, ()
-        return _Draft(longer.state, longer.layers, draft.added)
+        return _Draft(longer.state, longer.layers, draft.groups)
 
     def _losses(self, state: EdgeState) -> Losses:
         found = self._measure(state) if self._measure else 0.0

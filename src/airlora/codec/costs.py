@@ -34,6 +34,8 @@ SMALL_LAYER_BYTES = 512
 """Layers are cut finer for small budgets, an eighth of the budget each, but not below this."""
 FINE_BUDGETS = 4.0
 """… as far as this many times what the link is expected to carry; what comes later is hardly ever sent."""
+LATE_LAYER_SHARE = 1 / 8
+"""Of what comes before a layer: later ones are larger, up to this share of it."""
 _FLOAT16_PER_RMS = 2.0**11.4
 """float16 in an interval as wide as the root mean square of Gaussian numbers, around one of them (geometric mean)."""
 
@@ -176,9 +178,12 @@ class Costs:
             else:
                 total += float(self.projection_bytes(bits)[index, rank])
         classes += sum(prefix <= allocation.ranks.max(initial=0) for prefix in (1, *self.schema.prefixes[:-1]))
-        fine = min(total, FINE_BUDGETS * allocation.carried_bytes)
         carried = allocation.carried_bytes
-        count = fine / layer_room(carried, total) + (total - fine) / layer_room(carried, total, before=float("inf"))
+        fine = min(total, FINE_BUDGETS * carried)
+        late = (total - fine) / layer_room(carried, total, before=float("inf"))
+        if fine < total:
+            late = min(late, float(np.log(total / max(fine, SMALL_LAYER_BYTES))) / LATE_LAYER_SHARE)
+        count = fine / layer_room(carried, total) + max(late, 0.0)
         layers = max(count, classes)
         return total + layers * (FRAME_BYTES + 6)
 

@@ -118,7 +118,7 @@ def encode(
     costs = Costs.measure(factors, edge, curvature)
     _check_finite(costs, factors)
     targets = Targets(factors, allocation, costs, edge, curvature)
-    choice = LayerChoice(targets, edge, round_index, measure, allocation.budget_bytes)
+    choice = LayerChoice(targets, edge, round_index, measure, allocation.budget_bytes, allocation.carried_bytes)
     for pieces in plan(schema, allocation, costs):
         choice.add_class(pieces)
     choice.activate_best()
