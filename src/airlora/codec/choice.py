@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from airlora.codec.costs import FINE_BUDGETS, LATE_LAYER_SHARE
+from airlora.codec.costs import LATE_LAYER_SHARE
 from airlora.codec.edge import EdgeState
 from airlora.codec.layers import CAP, DROP, KEEP, BlockPiece, LayerInfo, Piece, frame, write_info
 from airlora.codec.numbers import Layout, write_numbers
@@ -127,7 +127,7 @@ class LayerChoice:
     def _draft(self, pieces: Sequence[Piece], tail: int) -> _Draft:
         """The good draft and what fits of these pieces: a layer each, or one with all that wait.
 
-        Far beyond what the link is expected to carry, pieces share layers that grow with what comes before them.
+        Beyond what the link is expected to carry, pieces share layers that grow with what comes before them.
         """
         draft = start = _Draft(self._good.state, self._good.layers)
         base = start  # of the last layer
@@ -148,7 +148,7 @@ class LayerChoice:
     def _has_room(self, base: _Draft, draft: _Draft) -> bool:
         """Whether the layer that ``draft`` adds to ``base`` may grow."""
         before = base.size_bytes
-        return before > FINE_BUDGETS * self._carried and draft.size_bytes - before < LATE_LAYER_SHARE * before
+        return before > self._carried and draft.size_bytes - before < LATE_LAYER_SHARE * before
 
     def _without_falls(self, draft: _Draft, tail: int) -> _Draft:
         """A draft whose end is good, each layer that leaves a bad state joined with the next one."""

@@ -32,10 +32,8 @@ LAYER_SHARE = 1 / 32
 and what every layer costs (time, frame) is paid a few dozen times."""
 SMALL_LAYER_BYTES = 512
 """Layers are cut finer for small budgets, an eighth of the budget each, but not below this."""
-FINE_BUDGETS = 4.0
-"""… as far as this many times what the link is expected to carry; what comes later is hardly ever sent."""
 LATE_LAYER_SHARE = 1 / 8
-"""Of what comes before a layer: later ones are larger, up to this share of it."""
+"""A layer beyond what the link is expected to carry may have this share of what comes before it."""
 _FLOAT16_PER_RMS = 2.0**11.4
 """float16 in an interval as wide as the root mean square of Gaussian numbers, around one of them (geometric mean)."""
 
@@ -179,7 +177,7 @@ class Costs:
                 total += float(self.projection_bytes(bits)[index, rank])
         classes += sum(prefix <= allocation.ranks.max(initial=0) for prefix in (1, *self.schema.prefixes[:-1]))
         carried = allocation.carried_bytes
-        fine = min(total, FINE_BUDGETS * carried)
+        fine = min(total, carried)
         late = (total - fine) / layer_room(carried, total, before=float("inf"))
         if fine < total:
             late = min(late, float(np.log(total / max(fine, SMALL_LAYER_BYTES))) / LATE_LAYER_SHARE)
@@ -196,7 +194,7 @@ def layer_room(carried_bytes: float, total_bytes: float, before: float = 0.0) ->
         total_bytes: of the update.
         before: bytes of the update that come before the layer.
     """
-    fine = max(carried_bytes / 8, SMALL_LAYER_BYTES) if before <= FINE_BUDGETS * carried_bytes else LAYER_BYTES
+    fine = max(carried_bytes / 8, SMALL_LAYER_BYTES) if before <= carried_bytes else LAYER_BYTES
     coarse = LAYER_SHARE * min(carried_bytes, total_bytes)
     return max(min(fine, LAYER_BYTES), coarse) - FRAME_BYTES
 
