@@ -8,6 +8,7 @@ import re
 import runpy
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rich.console import Console
 from airlora.compare import tables
 from airlora.compare.figures import arm_styles
 from airlora.compare.markdown import (
+    budget_groups,
     difference,
     kilobytes,
     multiplicity_text,
@@ -327,6 +329,13 @@ def test_readme_blocks_are_replaced_and_nothing_else(out):
     assert replace_block(new, "small", results_block(out)) == new
     with pytest.raises(InputError, match="results:other"):
         replace_block(text, "other", "")
+
+
+def test_links_are_grouped_by_the_order_of_magnitude_of_their_budget(out):
+    budgets = {"none": 0.0, "lean": 0.02, "middling": 0.2, "ample": 1.7, "open": float("inf")}
+    means = pd.DataFrame({"job": "intents", "link": list(budgets), "budget_ratio": list(budgets.values())})
+    groups = budget_groups(replace(read_findings(out), means=means), "intents")
+    assert groups == {0: ["none"], 0.01: ["lean"], 0.1: ["middling"], 1: ["ample"], float("inf"): ["open"]}
 
 
 def test_the_script_writes_docs_and_readme(out, tmp_path, monkeypatch):

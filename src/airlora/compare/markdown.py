@@ -306,11 +306,13 @@ def quality_cells(found: Findings, job: str) -> tuple[list[str], list[list[str]]
 
 
 def budget_groups(found: Findings, job: str) -> dict[float, list[str]]:
-    """Links of a job by their budget's order of magnitude, 0.01, 0.1, 1 …, ascending."""
+    """Links of a job by their budget's order of magnitude, 0.01, 0.1, 1 …, ascending; none at all and without bound
+    are their own."""
     means = found.means[found.means["job"] == job]
     groups: dict[float, list[str]] = {}
     for link, budget in means.groupby("link")["budget_ratio"].median().sort_values(kind="stable").items():
-        groups.setdefault(10.0 ** round(math.log10(budget)), []).append(str(link))
+        bounded = math.isfinite(budget) and budget > 0
+        groups.setdefault(10.0 ** round(math.log10(budget)) if bounded else budget, []).append(str(link))
     return groups
 
 
