@@ -402,6 +402,7 @@ def test_sigint_to_the_process(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
     )
     rows = out / "rounds.jsonl"
     end = time.monotonic() + 120

@@ -277,7 +277,7 @@ SUITES: dict[str, Suite] = {
             reductions="MiniLM (22.7 M parameters) for OPT-1.3B, 120 steps of 16 and 150 steps of 32 texts, 200"
             " validation rows a round; AdaLoRA keeps a mean rank of 8 on every link",
             budgets="0.01 … 0.13 (narrow) and 0.08 … 1 (wide)",
-            estimate="about 2.5 h",
+            estimate="about 5 h",
             seeds=3,
             needs_data=True,
             build=_paper,
@@ -300,7 +300,7 @@ SUITES: dict[str, Suite] = {
             reductions="five recordings of ten minutes each, 64 validation windows or 200 rows a round; AdaLoRA keeps a"
             " mean rank of 8 on every link",
             budgets="0.01, 0.1 and 1 on each recording (0.89 for 1 on UMTS)",
-            estimate="about 2 h",
+            estimate="about 2.5 h",
             seeds=3,
             needs_data=True,
             build=_links,
@@ -312,7 +312,7 @@ SUITES: dict[str, Suite] = {
             reductions="120 steps of 32 texts (CLINC150) and of 16 (SST-2) with MiniLM, 400 of 8 × 128 tokens with"
             " stories260K; methods other than LoRA at one shape each",
             budgets="unlimited",
-            estimate="about 3 h",
+            estimate="about 5.5 h",
             seeds=3,
             needs_data=True,
             build=_bytes,
