@@ -187,7 +187,7 @@ class Costs:
 
 
 def layer_room(carried_bytes: float, total_bytes: float, before: float = 0.0) -> float:
-    """Bytes that a layer's body should have.
+    """Bytes that a layer's body should have, before late layers are joined (``LATE_LAYER_SHARE``).
 
     Args:
         carried_bytes: what the link is expected to carry of the update.
