@@ -336,6 +336,18 @@ def in_page(found: list[list[str]]) -> str:
     )
 
 
+def write_block(page: Path, out: Path, block: str | None) -> None:
+    """Replace what stands between the marks of ``out`` in a page; None only looks for them.
+
+    Raises:
+        InputError: there are none. OSError: the page cannot be read or written.
+    """
+    text = page.read_text(encoding="utf-8")
+    replaced = replace_block(text, out.resolve().name, block or "")
+    if block is not None:
+        page.write_text(replaced, encoding="utf-8")
+
+
 def main() -> None:
     """Read the command line, play what is missing, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -358,7 +370,9 @@ def main() -> None:
         config = read_settings(PaperConfig, {}, options.job)
         for arm in arms:
             check(arm, dataclasses.asdict(config), options.episodes)
-    except InputError as error:
+        if options.page:
+            write_block(options.page, options.out, None)
+    except (InputError, OSError) as error:
         parser.error(str(error))
     if not options.table:
         hz = bandwidth_hz(config, options.lowest_rank)
@@ -376,11 +390,11 @@ def main() -> None:
                 console.print(
                     f"{waiting[done]}: reward {np.mean(result['rewards'][-TAIL:]):.3f}, test {result['test']:.4f}"
                 )
-    found = rows(options.out, arms, config.episode_steps)
+    others = [] if options.arms else sorted({arm for _, arm, _, _ in results(options.out)} - set(arms))
+    found = rows(options.out, [*arms, *others], config.episode_steps)
     console.print(in_terminal(found))
     if options.page:
-        text = options.page.read_text(encoding="utf-8")
-        options.page.write_text(replace_block(text, options.out.resolve().name, in_page(found)), encoding="utf-8")
+        write_block(options.page, options.out, in_page(found))
 
 
 if __name__ == "__main__":
