@@ -158,6 +158,17 @@ def test_fits_margin_is_a_fraction_of_the_budget() -> None:
     assert decide("fit:margin=0.5", observe(budget_bytes=1600.0)).budget_bytes == 800.0
 
 
+def test_fit_prices_bytes_by_the_airtime_that_they_take() -> None:
+    """λ buys a whole budget; what is sent serves two rounds."""
+    assert decide("fit", observe(budget_bytes=800.0)).byte_price == 0
+    assert decide("fit:airtime_weight=0.4", observe(budget_bytes=800.0)).byte_price == pytest.approx(0.4 / 800 / 2)
+    assert decide("fit:airtime_weight=0.4,margin=2", observe(budget_bytes=800.0)).byte_price == pytest.approx(
+        0.4 / 1600
+    )
+    assert decide("fit:airtime_weight=0.4", observe(budget_bytes=NAN)).byte_price == 0  # nothing is known
+    assert decide("fit:airtime_weight=0.4", observe(budget_bytes=0.0)).byte_price == 0
+
+
 # greedy
 
 
@@ -270,6 +281,7 @@ def test_adalora_sends_what_training_kept() -> None:
         ("fit:rank=3", "'fit' has no key 'rank'; its keys are: bits, margin"),
         ("uniform:bits=5", "bits=5; allowed: 2, 3, 4, 6, 8, 16"),
         ("uniform:-1", "rank=-1 must be at least 0"),
+        ("fit:airtime_weight=-1", "0 … 100"),
         ("fit:margin=0", "margin=0.0 must be finite and above 0"),
         ("fit:margin=inf", "margin=inf"),
         ("fit:margin=nan", "margin=nan"),

@@ -344,38 +344,32 @@ def test_an_observation_tells_of_the_last_eight_transmissions() -> None:
 def test_the_teacher_is_not_taken_in_by_the_luckiest_variation() -> None:
     """Two variations of equal promise: the one that was measured exactly is taught, and fit where neither is sure."""
     count = len(VARIATIONS)
-    gain, airtime = np.zeros((2, count, 4))
-    gain[[1, 2], 0] = 0.01
-    noise = np.zeros((count, 100, 2))
-    noise[1, :, 0] = np.resize([1.0, -1.0], 100)
-    sure = Teacher(gain, airtime, noise, np.eye(4) / 100, 0.1, np.zeros((0, 2)))
-    np.testing.assert_array_equal(sure.choose(-1.0, (), 0.0), VARIATIONS[2])
-    noise[2] = noise[1]
-    unsure = Teacher(gain, airtime, noise, np.eye(4) / 100, 0.1, np.zeros((0, 2)))
-    np.testing.assert_array_equal(unsure.choose(-1.0, (), 0.0), VARIATIONS[0])
+    reward, spread = np.zeros((count, 4)), np.zeros(count)
+    reward[[1, 2], 0] = 0.01
+    spread[1] = 1.0
+    sure = Teacher(reward, spread, np.eye(4) / 100, 0.1, np.zeros(0))
+    np.testing.assert_array_equal(sure.choose(-1.0, ()), VARIATIONS[2])
+    spread[2] = 1.0
+    unsure = Teacher(reward, spread, np.eye(4) / 100, 0.1, np.zeros(0))
+    np.testing.assert_array_equal(unsure.choose(-1.0, ()), VARIATIONS[0])
 
 
-@pytest.mark.parametrize(("gain", "airtime", "everything"), [(0.2, 0.1, True), (0.0, 0.1, False), (0.2, 3.0, False)])
-def test_where_the_estimate_is_zero_the_teacher_offers_everything_or_nothing(
-    gain: float, airtime: float, everything: bool
-) -> None:
+@pytest.mark.parametrize(("reward", "everything"), [(0.2, True), (-0.1, False), (0.0, False)])
+def test_where_the_estimate_is_zero_the_teacher_offers_everything_or_nothing(reward: float, everything: bool) -> None:
     count = len(VARIATIONS)
-    blind = np.tile([gain, airtime], (10, 1))
-    teacher = Teacher(np.zeros((count, 4)), np.zeros((count, 4)), np.zeros((count, 9, 2)), np.eye(4), 0.1, blind)
-    chosen = teacher.choose(-np.inf, (), 0.1)
+    teacher = Teacher(np.zeros((count, 4)), np.zeros(count), np.eye(4), 0.1, np.full(10, reward))
+    chosen = teacher.choose(-np.inf, ())
     np.testing.assert_array_equal(chosen, EVERYTHING if everything else VARIATIONS[0])
     assert budget_fraction(EVERYTHING[0]) == np.inf
 
 
 def test_the_teacher_offers_less_the_more_airtime_costs() -> None:
-    env = StreamEnv([JOB])
-    teacher = find_teacher(env, range(20))
-    assert teacher.gain.shape == (len(VARIATIONS), 4)
-    np.testing.assert_array_equal(teacher.gain[0], 0)  # fit beyond fit
-    numbers = [teacher.choose(-1.0, (), weight)[0] for weight in (0.0, 1.0, 100.0)]
+    teachers = [find_teacher(StreamEnv([JOB], airtime_weights=(weight,)), range(20)) for weight in (0.0, 0.1, 1.0)]
+    assert teachers[0].reward.shape == (len(VARIATIONS), 4)
+    np.testing.assert_array_equal(teachers[0].reward[0], 0)  # fit beyond fit
+    numbers = [teacher.choose(-1.0, ())[0] for teacher in teachers]
     assert numbers == sorted(numbers, reverse=True)
-    assert numbers[-1] < 0
-    np.testing.assert_array_equal(teacher.choose(math.nan, (), 1.0), VARIATIONS[0])
+    np.testing.assert_array_equal(teachers[0].choose(math.nan, ()), VARIATIONS[0])
 
 
 # a toy where waiting pays

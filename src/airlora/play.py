@@ -129,7 +129,13 @@ class Play:
         allocation = project(self.policy.decide(observation), observation.costs, float("inf"))
         clock.lap("decision_s")
         update = encode(
-            cloud_round.factors, self.edge, allocation, self.round, self.quality.losses, cloud_round.curvature
+            cloud_round.factors,
+            self.edge,
+            allocation,
+            self.round,
+            self.quality.losses,
+            cloud_round.curvature,
+            self.quality.losses(self.job.initial_edge)[0] if allocation.byte_price else None,
         )
         clock.lap("encode_s")
         delivery = self.link.transmit(update.layer_bytes, t_s, self.config.deadline_s)

@@ -28,6 +28,8 @@ class Allocation:
         head_bits: one of ``BITS``, or 0 to leave the head out.
         budget_bytes: bytes the update may cost; inf means "until the deadline cuts it off".
         expected_bytes: what the link is expected to carry of it, where that is less: layers are cut finer for it.
+        byte_price: what a byte must win, as a share of all that the update could win over the untouched model: last
+            layers that measure less are left out. 0 keeps all.
     """
 
     ranks: np.ndarray
@@ -35,6 +37,7 @@ class Allocation:
     head_bits: int
     budget_bytes: float
     expected_bytes: float = math.inf
+    byte_price: float = 0.0
 
     @property
     def carried_bytes(self) -> float:
@@ -42,23 +45,27 @@ class Allocation:
         return min(self.budget_bytes, self.expected_bytes)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; a budget of inf is None, and no expectation is left out."""
+        """Plain data; a budget of inf is None, and no expectation and no price are left out."""
         expected = {"expected_bytes": self.expected_bytes} if math.isfinite(self.expected_bytes) else {}
+        price = {"byte_price": self.byte_price} if self.byte_price else {}
         return {
             "ranks": self.ranks.tolist(),
             "bits": self.bits.tolist(),
             "head_bits": self.head_bits,
             "budget_bytes": self.budget_bytes if math.isfinite(self.budget_bytes) else None,
             **expected,
+            **price,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Allocation:
         """The inverse of ``to_json``."""
-        limits = (data["budget_bytes"], data.get("expected_bytes"))
+        budget, expected = data["budget_bytes"], data.get("expected_bytes")
         return cls(
             np.array(data["ranks"], np.int64),
             np.array(data["bits"], np.int64),
             int(data["head_bits"]),
-            *(math.inf if limit is None else float(limit) for limit in limits),
+            math.inf if budget is None else float(budget),
+            math.inf if expected is None else float(expected),
+            float(data.get("byte_price", 0.0)),
         )

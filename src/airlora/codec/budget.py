@@ -85,6 +85,7 @@ def _validate(allocation: Allocation, schema: Schema, budget_bytes: float) -> Al
         head_bits=int(_next_allowed(np.array([head_bits]))[0]) if head_bits > 0 else 0,
         budget_bytes=max(min(budgets, default=math.inf), 0.0),
         expected_bytes=expected,
+        byte_price=float(np.nan_to_num(max(allocation.byte_price, 0.0), posinf=0.0)),
     )
 
 

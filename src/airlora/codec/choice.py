@@ -47,6 +47,29 @@ class _Draft:
         return tuple(piece for group in self.groups for piece in group)
 
 
+@dataclass(frozen=True)
+class Price:
+    """What a byte must win, as a share of all that the update could win over the untouched model.
+
+    Attributes:
+        byte: the share. untouched: what the model without an adapter loses.
+    """
+
+    byte: float
+    untouched: float
+
+
+@dataclass(frozen=True)
+class _Point:
+    """After so many layers: bytes, what the state loses, its largest active rank, whether they end a class."""
+
+    layers: int
+    size_bytes: int
+    loss: float
+    largest_rank: int
+    ends_class: bool = False
+
+
 class LayerChoice:
     """The layers of an update in the making, class by class.
 
@@ -57,6 +80,7 @@ class LayerChoice:
         measure: see ``Measure``; None keeps every tail.
         budget_bytes: of all layers together.
         carried_bytes: what the link is expected to carry of them.
+        price: of bytes; None where they have none.
     """
 
     def __init__(
@@ -67,6 +91,7 @@ class LayerChoice:
         measure: Measure | None,
         budget_bytes: float,
         carried_bytes: float,
+        price: Price | None = None,
     ) -> None:
         self._targets = targets
         self._edge = edge
@@ -74,11 +99,12 @@ class LayerChoice:
         self._measure = measure
         self._budget = budget_bytes
         self._carried = carried_bytes
+        self._price = price
         self._good = _Draft(edge)
         self._waiting: tuple[Piece, ...] = ()
         self._reached = [0] * len(edge.schema.projections)  # components that are good or wait, of each projection
-        self._before = self._last = self._losses(edge)
-        self._best: tuple[float, int] | None = None  # loss and largest active rank after a class
+        self._before = self._losses(edge)
+        self._points = [_Point(0, 0, self._before[0], 0)]  # after each layer if bytes have a price, else each class
 
     @property
     def layers(self) -> tuple[bytes, ...]:
@@ -110,18 +136,37 @@ class LayerChoice:
         if self._is_worse(losses):
             self._waiting += draft.added
             return
-        self._good, self._waiting, self._last = draft, (), losses
-        if self._best is None or losses[0] < self._best[0]:
-            self._best = losses[0], int(draft.state.active_ranks.max())
+        self._note(draft)
+        self._good, self._waiting = draft, ()
+
+    def cut(self) -> None:
+        """Leave out the last layers where they win less than their bytes' price."""
+        if self._price is None:
+            return
+        won = self._price.untouched - np.array([point.loss for point in self._points])
+        sizes = np.array([point.size_bytes for point in self._points])
+        if won.max() <= 0:
+            return
+        end = self._points[int(np.argmax(won / won.max() - self._price.byte * sizes))]
+        if end.layers < len(self._good.layers):
+            self._points = [point for point in self._points if point.layers <= end.layers]
+            layers, state = self._good.layers[: end.layers], self._edge
+            for layer in layers:
+                state = state.apply(layer)
+            self._good = _Draft(state, layers)
 
     def activate_best(self) -> None:
         """End with a layer that makes the best prefix active, if that is not what the last one left."""
-        if not self._measure or self._best is None or self._best[0] >= self._last[0] - ACTIVATION_GAIN:
+        ends = [point for point in self._points if point.ends_class]
+        if not self._measure or not ends:
             return
-        info = LayerInfo(self._round, self._good.state.id[:16], (), CAP, self._best[1])
+        last, best = self._points[-1].loss, min(ends, key=lambda point: point.loss)
+        if best.loss >= last - ACTIVATION_GAIN:
+            return
+        info = LayerInfo(self._round, self._good.state.id[:16], (), CAP, best.largest_rank)
         draft = self._append(self._good, info)
         losses = self._losses(draft.state)
-        if draft.size_bytes <= self._budget and losses[0] < self._last[0] and not self._is_worse(losses):
+        if draft.size_bytes <= self._budget and losses[0] < last and not self._is_worse(losses):
             self._good = draft
 
     def _draft(self, pieces: Sequence[Piece], tail: int) -> _Draft:
@@ -153,13 +198,25 @@ class LayerChoice:
     def _without_falls(self, draft: _Draft, tail: int) -> _Draft:
         """A draft whose end is good, each layer that leaves a bad state joined with the next one."""
         longer = _Draft(self._good.state, self._good.layers)
+        between: list[EdgeState] = []
         joint: tuple[Piece, ...] = ()
         for group in draft.groups:
             joint = (*joint, *group)
             tried = self._append(longer, LayerInfo(self._round, longer.state.id[:16], joint, tail))
             if group is draft.groups[-1] or not self._is_worse(self._losses(tried.state)):
                 longer, joint = tried, ()
-        return _Draft(longer.state, longer.layers, draft.groups)
+                between.append(longer.state)
+        return _Draft(longer.state, longer.layers, draft.groups, tuple(between[:-1]))
+
+    def _note(self, draft: _Draft) -> None:
+        """Remember what the layers that a draft adds lead to."""
+        first, size = len(self._good.layers), self._good.size_bytes
+        states = (*draft.between, draft.state)
+        for count, (state, layer) in enumerate(zip(states, draft.layers[first:], strict=True), first + 1):
+            size += len(layer)
+            if self._price or state is draft.state:
+                loss = self._losses(state)[0]
+                self._points.append(_Point(count, size, loss, int(state.active_ranks.max()), state is draft.state))
 
     def _losses(self, state: EdgeState) -> Losses:
         found = self._measure(state) if self._measure else 0.0

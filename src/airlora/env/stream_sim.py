@@ -53,6 +53,8 @@ def simulate_round(
     room = layer_room(allocation.carried_bytes, float(items.sizes.sum()))
     room = max(min(room, allocation.budget_bytes - _LAYER_OVERHEAD), 1.0)
     layers = _layers(items, room, allocation.budget_bytes)
+    if allocation.byte_price:
+        layers = _cut(layers, items, sent, surrogate.gain(held), allocation.byte_price)
     after, gain = sent.after(items, np.arange(len(items.sizes)) < layers.counts.sum())
     if not len(layers.sizes) or gain < surrogate.gain(held) - _TOLERANCE:
         delivery = link.transmit((), t_s, deadline_s)
@@ -112,6 +114,16 @@ def _layers(items: _Items, room: float, budget_bytes: float) -> _Layers:
     counts = np.diff(np.append(first, len(items.sizes)))
     fitting = int(np.searchsorted(np.cumsum(sizes), budget_bytes, side="right"))
     return _Layers(sizes[:fitting], counts[:fitting])
+
+
+def _cut(layers: _Layers, items: _Items, sent: _Sent, before: float, byte_price: float) -> _Layers:
+    """Without the last layers that win less than their bytes' price, see ``codec.choice``."""
+    order, ends = np.arange(len(items.sizes)), np.cumsum(layers.counts)
+    won = np.array([before, *(sent.after(items, order < end)[1] for end in ends)])
+    if won.max() <= 0:
+        return layers
+    count = int(np.argmax(won / won.max() - byte_price * np.cumsum([0, *layers.sizes])))
+    return _Layers(layers.sizes[:count], layers.counts[:count])
 
 
 class _Sent:

@@ -1,12 +1,12 @@
-"""The rule that the actor imitates before it learns: ``fit``, tuned for how much the link carries, how far its
-estimates err, and λ.
+"""The rule that the actor imitates before it learns: ``fit``, tuned for one λ, for how much the link carries and how
+far its estimates err.
 
 A few variations of ``fit`` (how much of the budget to offer, rank and bits of all projections) play the same episodes
-as ``fit`` itself. What each gained and the airtime it took beyond ``fit`` is fitted by a parabola in the load, log10 of
-the mean budget over the bytes of a plain LoRA, and a line in the root mean square surprise (``policy.tokens``). In a
-state, the teacher is the variation that promises most for sure: a standard error of the fit is subtracted, so that of
-many variations not the luckiest is taught. Where the estimate is 0, as after an outage, no share of it says anything:
-there the choice is between offering nothing, as ``fit`` does, and everything.
+as ``fit`` itself, airtime at the same price. The reward of each beyond ``fit`` is fitted by a parabola in the load,
+log10 of the mean budget over the bytes of a plain LoRA, and a line in the root mean square surprise
+(``policy.tokens``). In a state, the teacher is the variation that promises most for sure: a standard error of the fit
+is subtracted, so that of many variations not the luckiest is taught. Where the estimate is 0, as after an outage, no
+share of it says anything: there the choice is between offering nothing, as ``fit`` does, and everything.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from airlora.env.stream import StreamEnv
-from airlora.env.stream_baseline import play_rule
 from airlora.env.stream_links import LARGEST_LOAD, LEAST_LOAD
 from airlora.link import PastRate
 from airlora.policy.tokens import surprise
@@ -59,80 +58,72 @@ class Teacher:
     """Which variation is best where.
 
     Attributes:
-        gain, airtime: (variations, 4) of what each has beyond ``fit``: a parabola in the load, a line in the surprise.
-        residuals: (variations, episodes, 2) of gain and airtime, what the fit leaves.
+        reward: (variations, 4) of what each has beyond ``fit``: a parabola in the load, a line in the surprise.
+        spread: (variations,) standard deviation over the episodes of what the fit leaves.
         covariance: (4, 4) of the coefficients for residuals of variance 1.
         usual_surprise: mean over the episodes, for rounds that have no past.
-        blind: (episodes, 2) gain and airtime beyond ``fit`` of offering everything where the estimate is 0, in those
-            episodes where it ever is.
+        blind: (episodes,) reward beyond ``fit`` of offering everything where the estimate is 0, in those episodes where
+            it ever is.
     """
 
-    gain: np.ndarray
-    airtime: np.ndarray
-    residuals: np.ndarray
+    reward: np.ndarray
+    spread: np.ndarray
     covariance: np.ndarray
     usual_surprise: float
     blind: np.ndarray
 
-    def choose(self, load: float, past: Sequence[PastRate], airtime_weight: float) -> np.ndarray:
+    def choose(self, load: float, past: Sequence[PastRate]) -> np.ndarray:
         """(3,) of ``VARIATIONS``, or ``EVERYTHING``; ``fit`` where the load is not known.
 
         Args:
             load: log10 of the estimated budget over the bytes of a plain LoRA; −inf for an estimate of 0, NaN for none.
-            past: of the observation. airtime_weight: λ.
+            past: of the observation.
         """
         if np.isnan(load):
             return VARIATIONS[0]
         if load == -np.inf:
-            promised = self.blind @ (1.0, -airtime_weight)
-            error = promised.std() / np.sqrt(max(len(promised), 1)) if len(promised) else np.inf
-            return EVERYTHING if len(promised) and promised.mean() > error else VARIATIONS[0]
-        known, _, _, spread = surprise(past)
+            error = self.blind.std() / np.sqrt(len(self.blind)) if len(self.blind) else 0.0
+            return EVERYTHING if len(self.blind) and self.blind.mean() > error else VARIATIONS[0]
+        known, _, _, surprised = surprise(past)
         load = float(np.clip(load, np.log10(LEAST_LOAD), np.log10(LARGEST_LOAD)))
-        powers = _powers(load, spread if known else self.usual_surprise)
-        promised = (self.gain - airtime_weight * self.airtime) @ powers
-        spread = (self.residuals @ (1.0, -airtime_weight)).std(axis=1)
-        return VARIATIONS[int(np.argmax(promised - spread * np.sqrt(powers @ self.covariance @ powers)))]
+        powers = _powers(load, surprised if known else self.usual_surprise)
+        error = self.spread * np.sqrt(powers @ self.covariance @ powers)
+        return VARIATIONS[int(np.argmax(self.reward @ powers - error))]
 
 
 def find_teacher(env: StreamEnv, episodes: range) -> Teacher:
-    """Play every variation; the environment's decoding is ``residual``."""
+    """Play every variation; the environment has one λ, and its decoding is ``residual``."""
     loads, surprises, played, blind = [], [], [], []
     for episode in episodes:
-        rule = play_rule(env, None, episode)
+        rule = _play(env, episode, VARIATIONS[0], VARIATIONS[0])
         surprises.append(surprise(env.view.observation.past_rates)[-1])
         env.begin(episode)
         rates = [env.link.observe(t_s).rate_bps for t_s in env.starts_s]
         budget = float(np.mean(rates)) / 8
         loads.append(np.log10(max(budget, 1.0) / env.job.table.schema.plain_lora_bytes()))
-        differences = [(0.0, 0.0)]
-        for variation in VARIATIONS[1:]:
-            own = _play(env, episode, variation, VARIATIONS[0])
-            differences.append((float(np.mean(own[0] - rule[0])), float(np.mean(own[1] - rule[1]))))
-        played.append(differences)
+        played.append([_play(env, episode, own, VARIATIONS[0])[0] - rule[0] for own in VARIATIONS[1:]])
         own = _play(env, episode, VARIATIONS[0], EVERYTHING)
-        if not np.array_equal(own[1], rule[1]):
-            blind.append((float(np.mean(own[0] - rule[0])), float(np.mean(own[1] - rule[1]))))
+        if own != rule:
+            blind.append(own[0] - rule[0])
     powers = np.stack([_powers(load, own) for load, own in zip(loads, surprises, strict=True)])  # (episodes, 4)
-    found = np.array(played)  # (episodes, variations, 2)
+    found = np.pad(np.array(played), ((0, 0), (1, 0)))  # (episodes, variations)
     covariance = np.linalg.inv(powers.T @ powers + 1e-2 * np.eye(4))
-    fitted = np.einsum("pq,eq,evc->cvp", covariance, powers, found)  # (2, variations, 4)
-    residuals = found.swapaxes(0, 1) - np.einsum("cvp,ep->vec", fitted, powers)
-    gain, airtime = fitted
-    return Teacher(gain, airtime, residuals, covariance, float(np.mean(surprises)), np.reshape(blind, (-1, 2)))
+    fitted = (covariance @ powers.T @ found).T  # (variations, 4)
+    spread = (found - powers @ fitted.T).std(axis=0)
+    return Teacher(fitted, spread, covariance, float(np.mean(surprises)), np.array(blind))
 
 
-def _play(env: StreamEnv, episode: int, usual: np.ndarray, blind: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gain and airtime, (rounds,) each, of a variation and of what is done where the estimate is 0."""
+def _play(env: StreamEnv, episode: int, usual: np.ndarray, blind: np.ndarray) -> tuple[float, float]:
+    """Mean reward and mean airtime of a variation and of what is done where the estimate is 0."""
     env.begin(episode)
     rows, terminated = [], False
     while not terminated:
         variation = usual if env.view.observation.budget_bytes else blind
         x0 = np.tile(variation[1:], (len(env.view.observation.energy), 1))
-        _, terminated, info = env.send(env.allocation(variation[0], x0))
-        rows.append((info["gain"], info["airtime"]))
-    gain, airtime = np.array(rows).T
-    return gain, airtime
+        reward, terminated, info = env.send(env.allocation(variation[0], x0))
+        rows.append((reward, info["airtime"]))
+    reward, airtime = np.mean(rows, axis=0).tolist()
+    return reward, airtime
 
 
 def _powers(load: float, spread: float) -> np.ndarray:

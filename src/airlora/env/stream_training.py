@@ -71,11 +71,13 @@ class StreamTraining:
         )
         self._pending: list[dict[str, Any]] = []
 
-    def _env(self, decoding: StreamDecoding | None = None) -> StreamEnv:
+    def _env(
+        self, decoding: StreamDecoding | None = None, airtime_weights: tuple[float, ...] | None = None
+    ) -> StreamEnv:
         config = self.config
         return StreamEnv(
             self.jobs,
-            airtime_weights=config.airtime_weights,
+            airtime_weights=airtime_weights or config.airtime_weights,
             deadline_s=config.deadline_s,
             decoding=decoding or config.decoding,
             hidden=config.hidden,
@@ -86,14 +88,15 @@ class StreamTraining:
         config = self.config
         teacher: Teaching | None = None
         if config.teacher_episodes:
-            found = find_teacher(self._env("residual"), range(_FIRST_EPISODE, _FIRST_EPISODE + config.teacher_episodes))
+            episodes = range(_FIRST_EPISODE, _FIRST_EPISODE + config.teacher_episodes)
+            found = {own: find_teacher(self._env("residual", (own,)), episodes) for own in set(config.airtime_weights)}
 
             def choose(view: View) -> np.ndarray:
                 o = view.observation
                 budget = o.budget_bytes if np.isfinite(o.budget_bytes) else np.nan
                 with np.errstate(divide="ignore"):
                     load = np.log10(budget / o.schema.plain_lora_bytes())
-                return found.choose(float(load), o.past_rates, view.airtime_weight)
+                return found[view.airtime_weight].choose(float(load), o.past_rates)
 
             teacher = choose
         self.agent.imitate(self._env(), config.imitation_steps, config.imitation_updates, teacher)

@@ -19,6 +19,10 @@ Training = Literal["nested", "fixed", "adalora"]
 REMEMBERED_RATES = 8
 """Transmissions that an observation tells of, at most."""
 
+_SERVES_ROUNDS = 2.0
+"""For how many rounds what a round sends counts when its bytes are priced: it is what later ones build on, and is
+replaced by them (LOG.md)."""
+
 
 @dataclass(frozen=True, eq=False)
 class Observation:
@@ -62,6 +66,11 @@ class Observation:
         """
         estimate = self.link.rate_bps * self.deadline_s / 8
         return float("inf") if np.isnan(estimate) else estimate
+
+    def byte_price(self, airtime_weight: float) -> float:
+        """``Allocation.byte_price`` where a whole deadline of airtime costs ``airtime_weight``, 1 being all that the
+        cloud learns; 0 while nothing is known of the rate."""
+        return airtime_weight / self.budget_bytes / _SERVES_ROUNDS if self.budget_bytes else 0.0
 
 
 class Policy(ABC):

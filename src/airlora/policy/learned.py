@@ -14,7 +14,7 @@ from airlora.codec import BITS, Allocation
 from airlora.errors import CompatibilityError, StoreError
 from airlora.policy.base import Observation, Policy
 from airlora.policy.checkpoint import POLICY_FILE, PolicyCard, load_policy, read_policy
-from airlora.policy.rules import check_steer
+from airlora.policy.rules import check_airtime_weight, check_steer
 from airlora.policy.stream_policy import DEFAULT_AIRTIME_WEIGHT, SHIPPED, load_stream_policy
 
 
@@ -165,8 +165,7 @@ class AirLlm(Policy):
             if self.bits is not None:
                 raise ValueError(f"bits={self.bits} is for policies of paper mode; this one chooses them itself")
             weight = DEFAULT_AIRTIME_WEIGHT if self.airtime_weight is None else self.airtime_weight
-            if not 0 <= weight <= 100:
-                raise ValueError(f"airtime_weight={weight}; allowed: 0 … 100")
+            check_airtime_weight(weight)
             decider = load_stream_policy(folder)
             decide = partial(decider.decide, airtime_weight=weight)
         else:

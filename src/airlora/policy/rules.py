@@ -30,6 +30,12 @@ def check_steer(steer: float) -> None:
         raise ValueError(f"steer={steer} must be in 0…1")
 
 
+def check_airtime_weight(airtime_weight: float) -> None:
+    """Refuse a weight outside 0 … 100."""
+    if not 0 <= airtime_weight <= 100:
+        raise ValueError(f"airtime_weight={airtime_weight}; allowed: 0 … 100")
+
+
 def _ranked_key(training: str, rank: int | None) -> str:
     return training if rank is None else f"{training}-{rank}"
 
@@ -69,17 +75,21 @@ class Fit(Policy):
     Attributes:
         bits: bits per number; None takes ``WIDE_BITS`` where everything fits at them, else ``LEAN_BITS``.
         margin: fraction of the estimated budget that may be used.
+        airtime_weight: what a whole deadline of airtime costs, 1 being all that the cloud learns: last layers that win
+            less are left out.
         steer: see ``Policy``.
     """
 
     bits: int | None = None
     margin: float = 1.0
+    airtime_weight: float = 0.0
     steer: float = 0.0
 
     def __post_init__(self) -> None:
         if self.bits is not None:
             _check_bits(self.bits)
         _check_margin(self.margin)
+        check_airtime_weight(self.airtime_weight)
         check_steer(self.steer)
 
     def decide(self, observation: Observation) -> Allocation:
@@ -88,7 +98,8 @@ class Fit(Policy):
         bits = self.bits or _bits_that_fit(observation)
         rank = largest_uniform_rank(observation.costs, budget, bits, bits if observation.schema.head else 0)
         # Not even rank 1 fits: send what does, so that the edge is refreshed piece by piece.
-        return _uniform(observation, max(rank, 1), bits, budget)
+        allocation = _uniform(observation, max(rank, 1), bits, budget)
+        return replace(allocation, byte_price=observation.byte_price(self.airtime_weight))
 
 
 def _bits_that_fit(observation: Observation) -> int:

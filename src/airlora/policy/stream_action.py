@@ -74,7 +74,8 @@ class StreamDecoder:
         else:
             ranks = np.minimum(np.floor((x0[:, 0] + 1) / 2 * (o.schema.r_max + 1)), o.schema.r_max)
         ranks = np.minimum(ranks, o.trained_ranks).astype(np.int64)
-        return Allocation(ranks, bits, _head_bits(view), budget)
+        price = o.byte_price(view.airtime_weight)
+        return Allocation(ranks, bits, _head_bits(view), budget, byte_price=price)
 
     def replayed(self, view: View, allocation: Allocation) -> np.ndarray:
         """The x0 (M, 2) in the middle of those that decode to an allocation."""
