@@ -120,9 +120,11 @@ def test_the_cost_grid_agrees_with_the_codec() -> None:
 # a round
 
 
-def send(held: Held, ranks: int, budget: float = np.inf, rate_bps: float = 1e6, round_index: int = 1) -> Any:
+def send(
+    held: Held, ranks: int, budget: float = np.inf, rate_bps: float = 1e6, round_index: int = 1, price: float = 0.0
+) -> Any:
     grid = CostGrid(TABLE.costs(round_index, held.version, held.bits, held.head_version))
-    allocation = Allocation(np.full(3, ranks), np.full(3, 4), 4, budget)
+    allocation = Allocation(np.full(3, ranks), np.full(3, 4), 4, budget, byte_price=price)
     return simulate_round(JOB, grid, round_index, held, allocation, Awgn(0.0, rate_bps), 0.0, 1.0)
 
 
@@ -166,6 +168,19 @@ def test_a_round_never_exceeds_its_budget_or_the_link(seed: int, rank: int, budg
         assert outcome.delivery.bytes_on_air * 8 <= rate + 8
         assert (outcome.held.active <= outcome.held.stored).all()
         held = outcome.held
+
+
+def test_the_dearer_a_byte_the_fewer_are_offered() -> None:
+    nothing = Held.nothing(TABLE)
+    whole = send(nothing, 4)
+    outcomes = [send(nothing, 4, price=price) for price in (1e-9, 1e-3, 3e-3, 1.0)]
+    offered = [outcome.offered_bytes for outcome in outcomes]
+    assert offered == sorted(offered, reverse=True)
+    assert offered[0] == whole.offered_bytes > offered[2] > offered[-1] == 0
+    assert outcomes[-1].gain == 0
+    prefixes = [send(nothing, 4, budget=budget) for budget in range(whole.offered_bytes)]  # other ends of layers, too
+    worth = [outcome.gain / whole.gain - 3e-3 * outcome.offered_bytes for outcome in (outcomes[2], *prefixes)]
+    assert worth[0] >= max(worth) - 0.05
 
 
 # links
