@@ -23,10 +23,27 @@ from airlora.errors import InputError
 BUDGET_BPS = 1.48e6
 """Rate in bit/s at which a plain fp32 LoRA of rank 8 just arrives: 185 kB, that of stories260K, in 1 s."""
 
-RULES = ("fit", "flood", "greedy", "random", "fixed", "adalora:rank=8", "uniform:rank=8,bits=16")
+RULES = (
+    "fit",
+    "fit:airtime_weight=0.1",
+    "flood",
+    "greedy",
+    "random",
+    "fixed",
+    "adalora:rank=8",
+    "uniform:rank=8,bits=16",
+)
 """The rules that the suites over AWGN links compare."""
 
-RULES_ON_TRACES = ("fit", "flood", "fixed", "airllm", "adalora:rank=8", "uniform:rank=8,bits=16")
+RULES_ON_TRACES = (
+    "fit",
+    "fit:airtime_weight=0.1",
+    "flood",
+    "fixed",
+    "airllm",
+    "adalora:rank=8",
+    "uniform:rank=8,bits=16",
+)
 """What the suite over recorded links compares."""
 
 RESENT = (
