@@ -274,14 +274,19 @@ def fading_loss(state: EdgeState) -> float:
     return float(np.exp2(-state.active_ranks).mean())
 
 
+def fading_worth(state: EdgeState) -> float:
+    """Beyond the untouched model."""
+    return 1 - fading_loss(state)
+
+
 @given(st.floats(1e-7, 1.0), st.integers(0, 6))
 def test_with_a_price_an_update_ends_where_it_wins_most_beyond_its_price(price: float, held: int) -> None:
     edge = blank_edge(SCHEMA)
     if held:
         edge = deliver(edge, encode(ROUNDS[0], edge, uniform(SCHEMA, held, 4, 4), 0))
     allocation = uniform(SCHEMA, 6, 4, 4)
-    whole = encode(ROUNDS[1], edge, allocation, 1, fading_loss, untouched=1.0)
-    priced = encode(ROUNDS[1], edge, replace(allocation, byte_price=price), 1, fading_loss, untouched=1.0)
+    whole = encode(ROUNDS[1], edge, allocation, 1, fading_loss, worth=fading_worth)
+    priced = encode(ROUNDS[1], edge, replace(allocation, byte_price=price), 1, fading_loss, worth=fading_worth)
     assert priced.layers == whole.layers[: len(priced.layers)]
     states = [edge]
     for layer in whole.layers:
@@ -295,7 +300,7 @@ def test_a_price_leaves_all_out_that_wins_less_and_nothing_where_it_is_0() -> No
     edge, allocation = blank_edge(SCHEMA), uniform(SCHEMA, 6, 4, 4)
     whole = encode(ROUNDS[0], edge, allocation, 0, fading_loss)
     sizes = [
-        encode(ROUNDS[0], edge, replace(allocation, byte_price=price), 0, fading_loss, untouched=1.0).size_bytes
+        encode(ROUNDS[0], edge, replace(allocation, byte_price=price), 0, fading_loss, worth=fading_worth).size_bytes
         for price in (0.0, 1e-3, 5e-3, 1.0)
     ]
     assert sizes[0] == whole.size_bytes > sizes[1] > sizes[2] >= sizes[3] == 0
@@ -305,11 +310,12 @@ def test_a_price_leaves_all_out_that_wins_less_and_nothing_where_it_is_0() -> No
 
 def test_with_a_price_only_what_is_sent_can_become_active() -> None:
     """The loss falls up to rank 2 and hardly from there: the update ends there, and no prefix is activated after."""
-    edge = blank_edge(SCHEMA)
-    allocation = replace(uniform(SCHEMA, 6, 4, 4), byte_price=1e-5)
-    update = encode(
-        ROUNDS[0], edge, allocation, 0, lambda state: float(np.exp(-4 * state.active_ranks).mean()), untouched=1.0
-    )
+
+    def loss(state: EdgeState) -> float:
+        return float(np.exp(-4 * state.active_ranks).mean())
+
+    edge, allocation = blank_edge(SCHEMA), replace(uniform(SCHEMA, 6, 4, 4), byte_price=1e-5)
+    update = encode(ROUNDS[0], edge, allocation, 0, loss, worth=lambda state: 1 - loss(state))
     assert deliver(edge, update).active_ranks.max() == 2
     assert all(info.tail != CAP for info in infos(edge, update))
 

@@ -19,6 +19,7 @@ from airlora.job import Job
 from airlora.link import Delivery, Link, PastRate
 from airlora.policy import REMEMBERED_RATES, Observation, Policy
 from airlora.trajectory import Cloud, CloudRound
+from airlora.workload.base import Validation
 
 REWARD_AIRTIME_WEIGHT = 0.1
 REFERENCE_RANK = 8
@@ -38,7 +39,7 @@ class Quality:
     test_limit: int | None = None
     guard_limit: int | None = None
     _known: dict[tuple[str, str], float] = field(default_factory=dict)
-    _losses: dict[str, tuple[float, float]] = field(default_factory=dict)
+    _validated: dict[str, Validation] = field(default_factory=dict)
 
     def of(self, factors: Factors, split: str = "validation") -> float:
         """Quality of these factors: on the validation split's fixed sample, or on a whole other split.
@@ -65,16 +66,28 @@ class Quality:
     def losses(self, edge: EdgeState) -> tuple[float, float]:
         """What the encoder measures of the edge's model, lower is better: the validation objective, and the quality as
         a loss, on ``guard_limit`` rows of the validation split (None: on the rows that ``of`` looks at)."""
-        if edge.id not in self._losses:
+        found = self._validate(edge)
+        objective, quality = (
+            loss if np.isfinite(loss) else np.inf for loss in (found.objective, -self._gain(found.quality, 0.0))
+        )
+        return objective, quality
+
+    def worth(self, edge: EdgeState) -> float:
+        """What the encoder prices bytes by: the smooth quality that the edge's model has beyond the untouched one."""
+        worth = self._gain(self._validate(edge).smooth_quality, self._validate(self.job.initial_edge).smooth_quality)
+        return worth if np.isfinite(worth) else -np.inf
+
+    def _gain(self, quality: float, base: float) -> float:
+        return quality - base if self.job.workload.higher_is_better else base - quality
+
+    def _validate(self, edge: EdgeState) -> Validation:
+        if edge.id not in self._validated:
             limit = self.limit if self.guard_limit is None else self.guard_limit
             with self.job.adapter.serving(edge.factors()):
-                objective, quality = self.job.workload.validate(limit)
-            if limit == self.limit and np.isfinite(quality):
-                self._known[edge.id, "validation"] = quality
-            loss = -quality if self.job.workload.higher_is_better else quality
-            found = tuple(value if np.isfinite(value) else float("inf") for value in (objective, loss))
-            self._losses[edge.id] = found[0], found[1]
-        return self._losses[edge.id]
+                found = self._validated[edge.id] = self.job.workload.validate(limit)
+            if limit == self.limit and np.isfinite(found.quality):
+                self._known[edge.id, "validation"] = found.quality
+        return self._validated[edge.id]
 
 
 @dataclass
@@ -135,7 +148,7 @@ class Play:
             self.round,
             self.quality.losses,
             cloud_round.curvature,
-            self.quality.losses(self.job.initial_edge)[0] if allocation.byte_price else None,
+            self.quality.worth,
         )
         clock.lap("encode_s")
         delivery = self.link.transmit(update.layer_bytes, t_s, self.config.deadline_s)

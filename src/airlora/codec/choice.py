@@ -23,6 +23,8 @@ ACTIVATION_GAIN = 0.005
 """By how much a prefix must be better than the whole for a layer that activates it to be worth its bytes."""
 
 Losses = tuple[float, ...]
+Worth = Callable[[EdgeState], float]
+"""What a state is worth more than the untouched model, in any unit."""
 Measure = Callable[[EdgeState], float | Losses]
 """What a state loses, lower is better; of several figures the first decides between drafts, and none may rise."""
 
@@ -48,24 +50,14 @@ class _Draft:
 
 
 @dataclass(frozen=True)
-class Price:
-    """What a byte must win, as a share of all that the update could win over the untouched model.
-
-    Attributes:
-        byte: the share. untouched: what the model without an adapter loses.
-    """
-
-    byte: float
-    untouched: float
-
-
-@dataclass(frozen=True)
 class _Point:
-    """After so many layers: bytes, what the state loses, its largest active rank, whether they end a class."""
+    """After so many layers: bytes, what the state loses and is worth, its largest active rank, whether they end a
+    class."""
 
     layers: int
     size_bytes: int
     loss: float
+    worth: float
     largest_rank: int
     ends_class: bool = False
 
@@ -80,7 +72,7 @@ class LayerChoice:
         measure: see ``Measure``; None keeps every tail.
         budget_bytes: of all layers together.
         carried_bytes: what the link is expected to carry of them.
-        price: of bytes; None where they have none.
+        byte_price: see ``Allocation``. worth: what it is measured by; None where no byte has a price.
     """
 
     def __init__(
@@ -91,7 +83,8 @@ class LayerChoice:
         measure: Measure | None,
         budget_bytes: float,
         carried_bytes: float,
-        price: Price | None = None,
+        byte_price: float = 0.0,
+        worth: Worth | None = None,
     ) -> None:
         self._targets = targets
         self._edge = edge
@@ -99,12 +92,14 @@ class LayerChoice:
         self._measure = measure
         self._budget = budget_bytes
         self._carried = carried_bytes
-        self._price = price
+        self._byte_price = byte_price
+        self._worth = worth if byte_price else None
         self._good = _Draft(edge)
         self._waiting: tuple[Piece, ...] = ()
         self._reached = [0] * len(edge.schema.projections)  # components that are good or wait, of each projection
         self._before = self._losses(edge)
-        self._points = [_Point(0, 0, self._before[0], 0)]  # after each layer if bytes have a price, else each class
+        self._points: list[_Point] = []  # after each layer if bytes have a price, else after each class
+        self._note(self._good)
 
     @property
     def layers(self) -> tuple[bytes, ...]:
@@ -141,13 +136,11 @@ class LayerChoice:
 
     def cut(self) -> None:
         """Leave out the last layers where they win less than their bytes' price."""
-        if self._price is None:
+        won = np.array([point.worth for point in self._points])
+        if self._worth is None or not won.max() > 0:
             return
-        won = self._price.untouched - np.array([point.loss for point in self._points])
         sizes = np.array([point.size_bytes for point in self._points])
-        if won.max() <= 0:
-            return
-        end = self._points[int(np.argmax(won / won.max() - self._price.byte * sizes))]
+        end = self._points[int(np.argmax(won / won.max() - self._byte_price * sizes))]
         if end.layers < len(self._good.layers):
             self._points = [point for point in self._points if point.layers <= end.layers]
             layers, state = self._good.layers[: end.layers], self._edge
@@ -210,13 +203,15 @@ class LayerChoice:
 
     def _note(self, draft: _Draft) -> None:
         """Remember what the layers that a draft adds lead to."""
-        first, size = len(self._good.layers), self._good.size_bytes
         states = (*draft.between, draft.state)
-        for count, (state, layer) in enumerate(zip(states, draft.layers[first:], strict=True), first + 1):
-            size += len(layer)
-            if self._price or state is draft.state:
-                loss = self._losses(state)[0]
-                self._points.append(_Point(count, size, loss, int(state.active_ranks.max()), state is draft.state))
+        first = len(draft.layers) - len(states) + 1
+        for count, state in enumerate(states, first):
+            if self._worth or state is draft.state:
+                size, largest = sum(map(len, draft.layers[:count])), int(state.active_ranks.max())
+                worth = self._worth(state) if self._worth else 0.0
+                self._points.append(
+                    _Point(count, size, self._losses(state)[0], worth, largest, count >= 1 and state is draft.state)
+                )
 
     def _losses(self, state: EdgeState) -> Losses:
         found = self._measure(state) if self._measure else 0.0

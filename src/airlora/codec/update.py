@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from airlora.codec.allocation import BITS, Allocation
-from airlora.codec.choice import LayerChoice, Measure, Price
+from airlora.codec.choice import LayerChoice, Measure, Worth
 from airlora.codec.costs import Costs
 from airlora.codec.edge import EdgeState
 from airlora.codec.files import read_tensors, write_tensors
@@ -86,7 +86,7 @@ def encode(
     round_index: int,
     measure: Measure | None = None,
     curvature: Curvature | None = None,
-    untouched: float | None = None,
+    worth: Worth | None = None,
 ) -> Update:
     """Encode what the allocation asks for. Pure: equal arguments give equal bytes, and nothing is changed.
 
@@ -99,8 +99,7 @@ def encode(
     and dropping is taken; if even that is worse than the state before the update by more than ``choice.TOLERANCE``, the
     class joins the next one in a single layer, or is left out if it is the last; within a class, a layer that leaves
     such a state joins the next layer. Then, if bytes have a price, the update ends where what it wins less its price is
-    most. In the end, the prefix that measured best becomes active. Without ``measure`` tails are kept, and no byte has
-    a price.
+    most. In the end, the prefix that measured best becomes active. Without ``measure`` tails are kept.
 
     Args:
         factors: the cloud's adapter, with at least ``allocation.ranks`` components.
@@ -109,7 +108,7 @@ def encode(
         round_index: not below the edge's newest round, below 2^32.
         measure: what a state's model loses on validation data (see ``choice.Measure``).
         curvature: at these factors: steps and rounding errors are placed where the loss feels them least.
-        untouched: what the model without an adapter loses by ``measure``; None: no byte has a price.
+        worth: by which bytes are priced (see ``choice.Worth``); None: no byte has a price.
 
     Raises:
         CompatibilityError: factors, edge and allocation are not of one schema.
@@ -121,8 +120,8 @@ def encode(
     costs = Costs.measure(factors, edge, curvature)
     _check_finite(costs, factors)
     targets = Targets(factors, allocation, costs, edge, curvature)
-    price = None if untouched is None or not allocation.byte_price else Price(allocation.byte_price, untouched)
-    choice = LayerChoice(targets, edge, round_index, measure, allocation.budget_bytes, allocation.carried_bytes, price)
+    budget, carried = allocation.budget_bytes, allocation.carried_bytes
+    choice = LayerChoice(targets, edge, round_index, measure, budget, carried, allocation.byte_price, worth)
     for pieces in plan(schema, allocation, costs):
         choice.add_class(pieces)
     choice.cut()

@@ -28,6 +28,23 @@ class Batch:
     texts: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Validation:
+    """What a model does on some rows of the validation split.
+
+    Attributes:
+        objective: smooth, lower is better; 0.01 of it is a hundredth of a nat of language modelling, or as much as a
+            point of accuracy. No update may make it, or the quality, worse than the encoder tolerates.
+        quality: as ``Workload.evaluate``.
+        smooth_quality: the quality without its jumps, by which bytes are priced: what makes a model only surer of what
+            it says does not count.
+    """
+
+    objective: float
+    quality: float
+    smooth_quality: float
+
+
 class Workload(ABC):
     """A model and the job it is adapted to.
 
@@ -66,12 +83,8 @@ class Workload(ABC):
         """Quality on a split (or on ``limit`` of its rows, always the same ones) of the model as it is now."""
 
     @abstractmethod
-    def validate(self, limit: int) -> tuple[float, float]:
-        """(objective, quality) on ``limit`` rows of the validation split, those that ``evaluate`` takes.
-
-        The objective is smooth and lower is better; 0.01 of it is a hundredth of a nat of language modelling, or as
-        much as a point of accuracy. No update may make it, or the quality, worse than the encoder tolerates.
-        """
+    def validate(self, limit: int) -> Validation:
+        """What the encoder measures, on ``limit`` rows of the validation split, those that ``evaluate`` takes."""
 
 
 def epoch_order(seed: int, epoch: int, rows: int) -> np.ndarray:

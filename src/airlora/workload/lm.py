@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from airlora.errors import DataError
-from airlora.workload.base import Batch, Workload, rows_of_step
+from airlora.workload.base import Batch, Validation, Workload, rows_of_step
 from airlora.workload.data import Dataset
 from airlora.workload.models import LoadedModel, autocast, context_tokens
 
@@ -100,7 +100,7 @@ class LanguageModelWorkload(Workload):
             count += batch.targets.numel()
         return total / count
 
-    def validate(self, limit: int) -> tuple[float, float]:
-        """Mean NLL a token over ``limit`` windows of the validation split, as both."""
+    def validate(self, limit: int) -> Validation:
+        """Mean NLL a token over ``limit`` windows of the validation split, as all three."""
         loss = self.evaluate("validation", limit)
-        return loss, loss
+        return Validation(loss, loss, loss)
