@@ -346,6 +346,30 @@ def test_rows_without_words_are_classified_all_the_same(family: str, folders: di
     assert np.isfinite(float(workload.loss(alone).detach()))
 
 
+def test_smooth_quality_is_accuracy_under_noise_and_does_not_count_sureness(folders: dict[str, Path]) -> None:
+    """With logits ten times as large the probabilities of the right labels move, the answers do not."""
+    loaded = load(folders["bert"], "classify")
+    workload = workload_of(loaded, "classify")
+    assert isinstance(workload, ClassificationWorkload)
+    with torch.no_grad():
+        for name, parameter in loaded.head.items():
+            parameter.normal_(0, 0.3 if "weight" in name else 0.0, generator=torch.Generator().manual_seed(0))
+    found = workload.validate(6)
+    assert found.quality == workload.evaluate("validation", 6)
+    logits = workload._logits(workload._collate("validation", np.arange(6)), slice(None)).detach().numpy()
+    right = logits[np.arange(6), CLASSIFY.targets["validation"]]
+    others = np.where(np.arange(LABELS) == CLASSIFY.targets["validation"][:, None], -np.inf, logits).max(axis=1)
+    noise = np.random.default_rng(0).normal(0, 0.25 * np.sqrt(np.mean((right - others) ** 2)), (100_000, 6))
+    assert found.smooth_quality == pytest.approx(np.mean(right - others + noise > 0), abs=3e-3)
+    with torch.no_grad():
+        for parameter in loaded.head.values():
+            parameter *= 10
+    surer = workload.validate(6)
+    assert abs(surer.objective - found.objective) > 0.01
+    assert surer.smooth_quality == pytest.approx(found.smooth_quality, abs=1e-3)
+    assert surer.quality == found.quality
+
+
 def test_padding_changes_no_answer(folders: dict[str, Path]) -> None:
     for family in FAMILIES:
         loaded = load(folders[family], "classify")

@@ -83,9 +83,9 @@ class ClassificationWorkload(Workload):
 
         The first is as smooth as the loss where accuracy jumps by whole rows, and bounded like accuracy: early in
         training the cross-entropy can rise, as the model gets sure of itself, while accuracy rises too. It goes on
-        falling while a model only gets surer; so bytes are priced by the share of right answers if every margin (the
-        right label's logit less the largest other) had Gaussian noise of a quarter of the margins' root mean square, which is
-        the same whatever the logits' scale.
+        falling while a model only gets surer; so bytes are priced by the share of right answers if every margin, the
+        right label's logit less the largest other, had Gaussian noise of a quarter of the margins' root mean square:
+        whatever the scale of the logits.
         """
         right, hits, margins = 0.0, 0, []
         for batch in self._batches("validation", limit):
