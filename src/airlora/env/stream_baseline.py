@@ -22,7 +22,7 @@ class AgainstRule(gymnasium.Wrapper):
     Args:
         env: whose episodes follow from their seed.
         pool: seeds of the episodes.
-        rule: what to be measured against; by default the environment's action 0, which decides as ``fit`` does.
+        rule: what to be measured against; by default the environment's action 0, which decides as ``fit`` told its λ.
         known: rewards of the rule by seed: (gain (rounds,), airtime (rounds,)); shared by several environments.
         group: environments whose seeds differ by less than this, counted from a multiple of it, play the same episode.
     """
@@ -65,7 +65,8 @@ class AgainstRule(gymnasium.Wrapper):
 
 
 def play_rule(env: StreamEnv, rule: Policy | None, episode: int) -> tuple[np.ndarray, np.ndarray]:
-    """Gain and airtime over deadline, (rounds,) each, of a policy in the episode of a seed; of ``fit`` without one."""
+    """Gain and airtime over deadline, (rounds,) each, of a policy in the episode of a seed; without one, of ``fit``
+    told the environment's λ."""
     fit = StreamDecoder("residual")
     env.begin(episode)
     rows, terminated = [], False

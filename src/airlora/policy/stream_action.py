@@ -3,7 +3,7 @@
 One number says how much of the round's estimated budget to offer, ``budget_fraction``: all of it at 0, nothing at −1,
 whatever the deadline lets through at 1. Two numbers a projection say its rank and its bits, in one of two ways:
 
-* ``residual``: as offsets from the rule ``fit``, which all zeros reproduce;
+* ``residual``: as offsets from the rule ``fit`` told the same λ, which all zeros reproduce;
 * ``absolute``: bins of equal width over 0 … r_max and over ``WIDTHS``.
 
 NaN counts as 0 (``residual``) or −1 (``absolute``).
