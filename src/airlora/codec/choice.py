@@ -50,16 +50,12 @@ class _Draft:
 
 
 @dataclass(frozen=True)
-class _Point:
-    """After so many layers: bytes, what the state loses and is worth, its largest active rank, whether they end a
-    class."""
+class _End:
+    """Of a class: layers so far, what the state after them loses, its largest active rank."""
 
     layers: int
-    size_bytes: int
     loss: float
-    worth: float
     largest_rank: int
-    ends_class: bool = False
 
 
 class LayerChoice:
@@ -98,8 +94,7 @@ class LayerChoice:
         self._waiting: tuple[Piece, ...] = ()
         self._reached = [0] * len(edge.schema.projections)  # components that are good or wait, of each projection
         self._before = self._losses(edge)
-        self._points: list[_Point] = []  # after each layer if bytes have a price, else after each class
-        self._note(self._good)
+        self._ends: list[_End] = []
 
     @property
     def layers(self) -> tuple[bytes, ...]:
@@ -131,29 +126,29 @@ class LayerChoice:
         if self._is_worse(losses):
             self._waiting += draft.added
             return
-        self._note(draft)
         self._good, self._waiting = draft, ()
+        self._ends.append(_End(len(draft.layers), losses[0], int(draft.state.active_ranks.max())))
 
     def cut(self) -> None:
         """Leave out the last layers where they win less than their bytes' price."""
-        won = np.array([point.worth for point in self._points])
-        if self._worth is None or not won.max() > 0:
+        if not self._worth:
             return
-        sizes = np.array([point.size_bytes for point in self._points])
-        end = self._points[int(np.argmax(won / won.max() - self._byte_price * sizes))]
-        if end.layers < len(self._good.layers):
-            self._points = [point for point in self._points if point.layers <= end.layers]
-            layers, state = self._good.layers[: end.layers], self._edge
-            for layer in layers:
-                state = state.apply(layer)
-            self._good = _Draft(state, layers)
+        states = [self._edge]
+        for layer in self._good.layers:
+            states.append(states[-1].apply(layer))
+        won = np.array([self._worth(state) for state in states])
+        if not won.max() > 0:
+            return
+        sizes = np.cumsum([0, *map(len, self._good.layers)])
+        count = int(np.argmax(won / won.max() - self._byte_price * sizes))
+        self._good = _Draft(states[count], self._good.layers[:count])
+        self._ends = [end for end in self._ends if end.layers <= count]
 
     def activate_best(self) -> None:
         """End with a layer that makes the best prefix active, if that is not what the last one left."""
-        ends = [point for point in self._points if point.ends_class]
-        if not self._measure or not ends:
+        if not self._measure or not self._ends:
             return
-        last, best = self._points[-1].loss, min(ends, key=lambda point: point.loss)
+        best, last = min(self._ends, key=lambda end: end.loss), self._losses(self._good.state)[0]
         if best.loss >= last - ACTIVATION_GAIN:
             return
         info = LayerInfo(self._round, self._good.state.id[:16], (), CAP, best.largest_rank)
@@ -191,27 +186,13 @@ class LayerChoice:
     def _without_falls(self, draft: _Draft, tail: int) -> _Draft:
         """A draft whose end is good, each layer that leaves a bad state joined with the next one."""
         longer = _Draft(self._good.state, self._good.layers)
-        between: list[EdgeState] = []
         joint: tuple[Piece, ...] = ()
         for group in draft.groups:
             joint = (*joint, *group)
             tried = self._append(longer, LayerInfo(self._round, longer.state.id[:16], joint, tail))
             if group is draft.groups[-1] or not self._is_worse(self._losses(tried.state)):
                 longer, joint = tried, ()
-                between.append(longer.state)
-        return _Draft(longer.state, longer.layers, draft.groups, tuple(between[:-1]))
-
-    def _note(self, draft: _Draft) -> None:
-        """Remember what the layers that a draft adds lead to."""
-        states = (*draft.between, draft.state)
-        first = len(draft.layers) - len(states) + 1
-        for count, state in enumerate(states, first):
-            if self._worth or state is draft.state:
-                size, largest = sum(map(len, draft.layers[:count])), int(state.active_ranks.max())
-                worth = self._worth(state) if self._worth else 0.0
-                self._points.append(
-                    _Point(count, size, self._losses(state)[0], worth, largest, count >= 1 and state is draft.state)
-                )
+        return _Draft(longer.state, longer.layers, draft.groups)
 
     def _losses(self, state: EdgeState) -> Losses:
         found = self._measure(state) if self._measure else 0.0
