@@ -19,7 +19,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from airlora.codec import Allocation
 from airlora.env.stream import StreamEnv
 from airlora.env.stream_baseline import AgainstRule, play_rule
-from airlora.env.stream_links import LARGEST_LOAD, LEAST_LOAD, Loaded, Outages, draw_link
+from airlora.env.stream_links import LARGEST_LOAD, LEAST_LOAD, Loaded, draw_link, draw_period
 from airlora.env.stream_sim import simulate_round
 from airlora.env.stream_table import MEASURED_BITS, JobTable
 from airlora.env.stream_teacher import EVERYTHING, VARIATIONS, Teacher, find_teacher
@@ -151,7 +151,7 @@ def test_a_budget_is_kept_and_what_is_stale_goes_first() -> None:
 def test_an_outage_changes_nothing_and_costs_the_whole_deadline() -> None:
     held = send(Held.nothing(TABLE), 2).held
     grid = CostGrid(TABLE.costs(2, held.version, held.bits, held.head_version))
-    link = Outages(Awgn(0.0, 1e6), 1.0, (True,))
+    link = Loaded(Awgn(0.0, 1e6), 1.0, (0.0,), 1.0)
     outcome = simulate_round(JOB, grid, 2, held, Allocation(np.full(3, 4), np.full(3, 4), 4, np.inf), link, 0.0, 1.0)
     assert outcome.delivery.missed
     assert outcome.delivery.airtime_s == 1.0
@@ -192,31 +192,38 @@ def test_links_are_drawn_by_seed_within_the_loads_stated(seed: int) -> None:
     plain = 100_000
     ours, again = (draw_link(np.random.default_rng(seed), plain, 6, 1.0, 1.0) for _ in range(2))
     assert ours.observe(3.0) == again.observe(3.0) or np.isnan(ours.observe(3.0).snr_db)
-    assert isinstance(ours, Outages)
     state = ours.link.observe(0.0)
     if isinstance(ours.link, Awgn):
         assert LEAST_LOAD * 0.99 <= state.rate_bps / 8 / plain <= LARGEST_LOAD * 1.01
 
 
-def test_after_an_outage_the_estimate_is_zero_and_nothing_is_carried_during_it() -> None:
-    link = Outages(Awgn(10.0, 1e6), 2.0, (False, True, False), snr_known=False)
-    assert link.observe(2.0).rate_bps > 0
-    assert np.isnan(link.observe(2.0).snr_db)
-    assert link.observe(4.0).rate_bps == 0
-    assert link.transmit([100], 2.0, 1.5).missed
-    assert not link.transmit([100], 4.0, 1.5).missed
-    assert not link.transmit([], 2.0, 1.5).missed
-    np.testing.assert_array_equal(link.capacity_bps(np.array([1.0, 2.5, 4.1])) > 0, [True, False, True])
+def test_in_an_outage_nothing_is_carried_and_once_it_fills_the_window_the_estimate_is_zero() -> None:
+    left = (*[1.0] * 20, 1.0, 0.0, 0.0, 1.0)
+    link = Loaded(Awgn(10.0, 1e6), 1.0, left, 2.0, snr_known=False)
+    whole = Awgn(10.0, 1e6).observe(0.0).rate_bps
+    estimates = [link.observe(float(t_s)).rate_bps / whole for t_s in range(6)]
+    np.testing.assert_allclose(estimates, [1, 1, 0.5, 0, 0.5, 1])
+    assert np.isnan(link.observe(1.0).snr_db)
+    assert link.observe(1.0).bandwidth_hz == 1e6
+    assert link.transmit([100], 1.0, 1.9).missed
+    assert not link.transmit([100], 1.0, 2.1).missed  # it is back before the deadline
+    assert not link.transmit([], 1.0, 1.9).missed
+    np.testing.assert_array_equal(link.capacity_bps(np.array([0.5, 1.5, 3.1])) > 0, [True, False, True])
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.floats(0.01, 100.0), st.integers(0, 11))
-def test_an_outage_is_of_its_own_round_whatever_the_period(period_s: float, out: int) -> None:
-    link = Outages(Awgn(10.0, 1e6), period_s, tuple(index == out for index in range(12)))
-    for index in range(12):
-        missed = link.transmit([1], index * period_s, period_s / 2).missed
-        assert missed == (index == out)
-        assert (link.observe(index * period_s).rate_bps == 0) == (index == out + 1)
+def test_outages_last_for_a_moment_or_for_many_rounds() -> None:
+    """Of 300 links: how many are ever out, for which part of the time, and in how many the longest outage is short."""
+    shares, longest = [], []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        out = np.array(draw_link(rng, 100_000, 12, 1.0, draw_period(rng, 1.0)).left) == 0
+        if out.any():
+            edges = np.flatnonzero(np.diff(np.concatenate([[0], out, [0]])))
+            shares.append(out.mean())
+            longest.append(np.max(edges[1::2] - edges[::2]) / 4)
+    assert 45 < len(shares) < 90
+    assert 0.1 < np.mean(shares) < 0.35
+    assert min(longest) < 4 < 40 < max(longest)
 
 
 def test_a_load_of_others_changes_the_rate_slot_by_slot_and_shows_in_the_past_only() -> None:

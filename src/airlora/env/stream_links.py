@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from airlora.link import Awgn, Delivery, Fading, Link, LinkState
+from airlora.link import Awgn, Fading, LinkState
 from airlora.link.slotted import Slots, SlottedLink
 
 LEAST_LOAD, LARGEST_LOAD = 0.005, 2.0
 """Range of a round's mean budget over the bytes of a plain fp32 LoRA of rank 8, log-uniform."""
 LONGEST_PERIOD = 60.0
 """Longest time from round to round, in deadlines."""
-
+LONGEST_OUTAGE = 100.0
+"""Largest mean length of outages, in deadlines."""
 
 _SLOTS = 4
 """Slots of a changing load in a deadline."""
@@ -25,19 +26,23 @@ _BEFORE = 20
 
 @dataclass(frozen=True)
 class Loaded(SlottedLink):
-    """A link whose capacity others use too, as much as they happen to: its signal says nothing about that.
+    """A link whose capacity others use too, as much as they happen to, and that is out at times: its signal says
+    nothing about either.
 
     Attributes:
         link: with no one else. slot_s: over which the load is constant, in s.
-        left: of each slot, what is left of the capacity over its mean; the first ``_BEFORE`` are before time 0, and
-            the last one goes on.
-        window_s: the observed rate is the mean over this past, in s.
+        left: of each slot, what is left of the capacity over its mean, 0 in an outage; the first ``_BEFORE`` are before
+            time 0, and the last one goes on.
+        window_s: the observed rate is the mean over this past, in s; after as long an outage it is 0.
+        snr_known, bandwidth_known: whether they are measured.
     """
 
     link: SlottedLink
     slot_s: float
     left: tuple[float, ...]
     window_s: float
+    snr_known: bool = True
+    bandwidth_known: bool = True
 
     @property
     def share(self) -> float:  # type: ignore[override]
@@ -45,9 +50,14 @@ class Loaded(SlottedLink):
         return self.link.share
 
     def observe(self, t_s: float) -> LinkState:
-        """As the link's, with a rate that was measured under load."""
-        rate_bps = self._mean_bps(t_s - self.window_s, self.window_s)
-        return replace(self.link.observe(t_s), rate_bps=rate_bps)
+        """As the link's, with a rate that was measured under load, and less of the signal if less is known."""
+        state = self.link.observe(t_s)
+        return replace(
+            state,
+            rate_bps=self._mean_bps(t_s - self.window_s, self.window_s),
+            snr_db=state.snr_db if self.snr_known else math.nan,
+            bandwidth_hz=state.bandwidth_hz if self.bandwidth_known else math.nan,
+        )
 
     def capacity_bps(self, t_s: np.ndarray) -> np.ndarray:
         """What is left at the times given, in bit/s."""
@@ -65,61 +75,28 @@ class Loaded(SlottedLink):
         return self.left[min(max(math.floor(t_s / self.slot_s + 1e-9) + _BEFORE, 0), len(self.left) - 1)]
 
 
-def _draw_left(rng: np.random.Generator, slots: int) -> tuple[float, ...]:
-    """Log-normal factors that follow each other as a first-order autoregression: of a spread of 0.08 … 0.8 (standard
-    deviation of log10) and a memory of 1/8 … 64 deadlines, both log-uniform."""
+def _draw_left(rng: np.random.Generator, slots: int) -> np.ndarray:
+    """(slots,) log-normal factors that follow each other as a first-order autoregression: of a spread of 0.08 … 0.8
+    (standard deviation of log10) and a memory of 1/8 … 64 deadlines, both log-uniform."""
     spread = math.exp(rng.uniform(math.log(0.08), math.log(0.8)))
     memory = math.exp(-1 / (_SLOTS * math.exp(rng.uniform(math.log(1 / 8), math.log(64)))))
     noise = rng.standard_normal(slots)
     logs = [noise[0]]
     for fresh in noise[1:]:
         logs.append(memory * logs[-1] + math.sqrt(1 - memory**2) * fresh)
-    return tuple(10.0 ** (spread * np.array(logs) - spread**2 * math.log(10) / 2))
+    return 10.0 ** (spread * np.array(logs) - spread**2 * math.log(10) / 2)
 
 
-@dataclass(frozen=True)
-class Outages(Link):
-    """A link that carries nothing in some rounds, and of which less may be known.
-
-    Attributes:
-        link: what there is in the other rounds. period_s: of the rounds, in s.
-        out: for each round, whether it is out. snr_known, bandwidth_known: whether they are measured.
-    """
-
-    link: Link
-    period_s: float
-    out: tuple[bool, ...]
-    snr_known: bool = True
-    bandwidth_known: bool = True
-
-    @property
-    def share(self) -> float:  # type: ignore[override]
-        """Of the link."""
-        return self.link.share
-
-    def observe(self, t_s: float) -> LinkState:
-        """As the link's; after an outage the estimate is 0, as of any mean over the past."""
-        state = self.link.observe(t_s)
-        if not self.snr_known:
-            state = replace(state, snr_db=math.nan)
-        if not self.bandwidth_known:
-            state = replace(state, bandwidth_hz=math.nan)
-        return replace(state, rate_bps=0.0) if self._is_out(t_s - self.period_s) else state
-
-    def capacity_bps(self, t_s: np.ndarray) -> np.ndarray:
-        """As the link's, 0 while it is out."""
-        out = np.vectorize(self._is_out, otypes=[bool])(t_s)
-        return np.where(out, 0.0, self.link.capacity_bps(t_s))
-
-    def transmit(self, layer_bytes: Sequence[int], start_s: float, deadline_s: float) -> Delivery:
-        """As the link does, or nothing until the deadline; a transmission lies within one round."""
-        if not self._is_out(start_s):
-            return self.link.transmit(layer_bytes, start_s, deadline_s)
-        return Delivery(0, 0, 0, deadline_s, True) if sum(layer_bytes) else Delivery(len(layer_bytes), 0, 0, 0.0, False)
-
-    def _is_out(self, t_s: float) -> bool:
-        index = math.floor(float(t_s) / self.period_s + 1e-9)  # a round's own start must not fall into the one before
-        return 0 <= index < len(self.out) and self.out[index]
+def _draw_outages(rng: np.random.Generator, slots: int) -> np.ndarray:
+    """(slots,) bool, whether the link is out: a two-state Markov chain (Gilbert's), out for 5 … 30 % of the time, and
+    for 1/4 … ``LONGEST_OUTAGE`` deadlines on average, log-uniform."""
+    share = rng.uniform(0.05, 0.3)
+    ends = 1 / (_SLOTS * math.exp(rng.uniform(math.log(1 / _SLOTS), math.log(LONGEST_OUTAGE))))
+    begins = ends * share / (1 - share)
+    out = [rng.random() < share]
+    for draw in rng.random(slots - 1):
+        out.append(draw >= ends if out[-1] else draw < begins)
+    return np.array(out)
 
 
 def draw_period(rng: np.random.Generator, deadline_s: float) -> float:
@@ -127,14 +104,14 @@ def draw_period(rng: np.random.Generator, deadline_s: float) -> float:
     return deadline_s * math.exp(rng.uniform(0.0, math.log(LONGEST_PERIOD)))
 
 
-def draw_link(rng: np.random.Generator, plain_bytes: int, rounds: int, deadline_s: float, period_s: float) -> Link:
+def draw_link(rng: np.random.Generator, plain_bytes: int, rounds: int, deadline_s: float, period_s: float) -> Loaded:
     """A link whose mean budget is log-uniform in ``LEAST_LOAD`` … ``LARGEST_LOAD`` times ``plain_bytes``.
 
     One in five is an AWGN channel, the others fade: Rayleigh or Rician (K 0 … 12 dB), Doppler shift log-uniform in
     0.02 … 20 cycles a deadline. The mean SNR is uniform in −5 … 25 dB; of half the links neither it nor the bandwidth
     is measured, of another quarter the bandwidth is not. Estimates are means over the last 1 … 5 deadlines. Seven in
     eight carry a changing load of others (``Loaded``), so that estimates err as they do on recorded links. One in four
-    has outages (5 … 30 % of the rounds).
+    is out at times, for a moment or for many rounds.
     """
     snr_db = float(rng.uniform(-5, 25))
     budget = plain_bytes * math.exp(rng.uniform(math.log(LEAST_LOAD), math.log(LARGEST_LOAD)))
@@ -156,10 +133,16 @@ def draw_link(rng: np.random.Generator, plain_bytes: int, rounds: int, deadline_
             estimate_window_s=window_s,
             seed=int(rng.integers(2**31)),
         )
-    if rng.random() < 0.875:
-        slots = math.ceil(((rounds - 1) * period_s + deadline_s) / deadline_s * _SLOTS)
-        link = Loaded(link, deadline_s / _SLOTS, _draw_left(rng, _BEFORE + slots), window_s)
-    rate = rng.uniform(0.05, 0.3) if rng.random() < 0.25 else 0.0
-    out = tuple(bool(draw < rate) for draw in rng.random(rounds))
+    slots = _BEFORE + math.ceil(((rounds - 1) * period_s + deadline_s) / deadline_s * _SLOTS)
+    left = _draw_left(rng, slots) if rng.random() < 0.875 else np.ones(slots)
+    if rng.random() < 0.25:
+        left = np.where(_draw_outages(rng, slots), 0.0, left)
     known = rng.random()
-    return Outages(link, period_s, out, snr_known=bool(known < 0.5), bandwidth_known=bool(known < 0.25))
+    return Loaded(
+        link,
+        deadline_s / _SLOTS,
+        tuple(left.tolist()),
+        window_s,
+        snr_known=bool(known < 0.5),
+        bandwidth_known=bool(known < 0.25),
+    )
