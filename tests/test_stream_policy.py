@@ -208,6 +208,18 @@ def test_zeros_decode_to_the_rule_fit(rate_bps: float) -> None:
     assert (ours.head_bits, ours.budget_bytes) == (rule.head_bits, rule.budget_bytes)
 
 
+@pytest.mark.parametrize("rate_bps", [1e3, 1e4, 2e4, 1e5, 1e7])
+def test_no_less_is_offered_than_one_component_of_all_takes_if_the_link_carries_it(rate_bps: float) -> None:
+    view = View(observation(schema(opt(2)), LinkState(3.0, 5.0, 1e6, rate_bps)), 1.0)
+    estimate, zeros = view.observation.budget_bytes, np.zeros((12, 2))
+    found = StreamDecoder().allocation(view, -0.79, zeros)
+    first = replace(found, ranks=np.ones(12, np.int64))
+    assert budget_fraction(-0.79) * estimate <= found.budget_bytes <= estimate
+    assert found.budget_bytes >= min(estimate, view.observation.costs.update_bytes(first))
+    assert StreamDecoder().allocation(view, -0.9, zeros).budget_bytes == 0
+    assert StreamDecoder("absolute").allocation(view, -0.79, zeros).budget_bytes < estimate / 15
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from(["residual", "absolute"]),

@@ -3,7 +3,8 @@
 One number says how much of the round's estimated budget to offer, ``budget_fraction``: all of it at 0, nothing at −1,
 whatever the deadline lets through at 1. Two numbers a projection say its rank and its bits, in one of two ways:
 
-* ``residual``: as offsets from the rule ``fit`` told the same λ, which all zeros reproduce;
+* ``residual``: as offsets from the rule ``fit`` told the same λ, which all zeros reproduce; where the link carries one
+  component of every projection, no less than that is offered, since parts of it may win nothing, round after round;
 * ``absolute``: bins of equal width over 0 … r_max and over ``WIDTHS``.
 
 NaN counts as 0 (``residual``) or −1 (``absolute``).
@@ -27,6 +28,8 @@ LEAST_FRACTION = 1 / 16
 _END = 0.8
 """Beyond ±this the budget's number means nothing at all, or everything until the deadline."""
 _RANK_SPAN = 4.0
+_ROOM = 1.1
+"""What estimated bytes are multiplied by where all of them must fit."""
 
 
 def budget_fraction(number: float) -> float:
@@ -69,8 +72,10 @@ class StreamDecoder:
         x0 = np.clip(x0, -1.0, 1.0)
         bits = self._bits(view, x0[:, 1])
         if self.decoding == "residual":
-            ranks = np.rint(self._fitting(view, bits, budget) * _RANK_SPAN ** x0[:, 0])
-            ranks = np.maximum(ranks, 1)
+            totals = self._totals(view, bits)
+            if budget:
+                budget = max(budget, min(_ROOM * float(totals[0]), o.budget_bytes))
+            ranks = np.maximum(np.rint(_fitting(totals, budget) * _RANK_SPAN ** x0[:, 0]), 1)
         else:
             ranks = np.minimum(np.floor((x0[:, 0] + 1) / 2 * (o.schema.r_max + 1)), o.schema.r_max)
         ranks = np.minimum(ranks, o.trained_ranks).astype(np.int64)
@@ -85,7 +90,7 @@ class StreamDecoder:
             middle = WIDTHS.index(view.fit_bits)
             offset = columns - middle
             bits = offset / np.where(offset < 0, middle + 0.5, len(WIDTHS) - middle - 0.5)
-            fitting = self._fitting(view, allocation.bits, allocation.budget_bytes)
+            fitting = _fitting(self._totals(view, allocation.bits), allocation.budget_bytes)
             rank = np.log(np.maximum(allocation.ranks, 1) / fitting) / np.log(_RANK_SPAN)
         else:
             bits = 2 * (columns + 0.5) / len(WIDTHS) - 1
@@ -102,12 +107,16 @@ class StreamDecoder:
         return np.array(WIDTHS)[columns.astype(np.int64)]
 
     @staticmethod
-    def _fitting(view: View, bits: np.ndarray, budget: float) -> int:
-        """The largest uniform rank at these bits that fits, at least 1."""
+    def _totals(view: View, bits: np.ndarray) -> np.ndarray:
+        """(K,) bytes of updates of uniform ranks at these bits."""
         head_bits = _head_bits(view)
         same = head_bits == view.head_bits and bool((bits == REFERENCE_BITS).all())
-        totals = view.totals if same else view.grid.totals(bits, head_bits)
-        return max(int(np.searchsorted(totals, budget, side="right")), 1)
+        return view.totals if same else view.grid.totals(bits, head_bits)
+
+
+def _fitting(totals: np.ndarray, budget: float) -> int:
+    """The largest uniform rank that fits, at least 1."""
+    return max(int(np.searchsorted(totals, budget, side="right")), 1)
 
 
 def _head_bits(view: View) -> int:
