@@ -13,9 +13,9 @@ from airlora.workload.data import Dataset
 from airlora.workload.models import LoadedModel, autocast, context_tokens
 
 _ROWS_AT_ONCE_CPU, _ROWS_AT_ONCE = 16, 64
+"""Rows that are measured at once: a CPU is as fast with few, which need less padding."""
 _NOISE = 0.25
 """Of the smooth quality: standard deviation of the noise over the root mean square of the margins."""
-"""Rows that are measured at once: a CPU is as fast with few, which need less padding."""
 
 
 class ClassificationWorkload(Workload):
