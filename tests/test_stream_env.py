@@ -211,8 +211,20 @@ def test_in_an_outage_nothing_is_carried_and_once_it_fills_the_window_the_estima
     np.testing.assert_array_equal(link.capacity_bps(np.array([0.5, 1.5, 3.1])) > 0, [True, False, True])
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0.01, 100.0), st.integers(0, 11))
+def test_an_outage_is_of_its_own_slot_whatever_the_slots_length(slot_s: float, out: int) -> None:
+    left = (*[1.0] * 20, *(float(index != out) for index in range(12)), 1.0)
+    link = Loaded(Awgn(10.0, 1e6), slot_s, left, slot_s)
+    for index in range(12):
+        missed = link.transmit([1], index * slot_s, slot_s / 2).missed
+        assert missed == (index == out)
+        estimate = link.observe(index * slot_s).rate_bps
+        assert (estimate < 1.0) == (index == out + 1)  # bit/s: rounding may leave a sliver of the slot before
+
+
 def test_outages_last_for_a_moment_or_for_many_rounds() -> None:
-    """Of 300 links: how many are ever out, for which part of the time, and in how many the longest outage is short."""
+    """Of 300 links: how many are ever out, for which part of the time, and how long the longest outage of each is."""
     shares, longest = [], []
     for seed in range(300):
         rng = np.random.default_rng(seed)

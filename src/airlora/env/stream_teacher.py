@@ -5,7 +5,7 @@ A few variations of ``fit`` (how much of the budget to offer, rank and bits of a
 as ``fit`` itself, airtime at the same price. The reward of each beyond ``fit`` is fitted by a parabola in the load,
 log10 of the mean budget over the bytes of a plain LoRA, and a line in the root mean square surprise
 (``policy.tokens``). In a state, the teacher is the variation that promises most for sure: a standard error of the fit
-is subtracted, so that of many variations not the luckiest is taught. Where the estimate is 0, as after an outage, no
+is subtracted, so that of many variations not the luckiest is taught. Where the estimate is 0, as in an outage, no
 share of it says anything: there the choice is between offering nothing, as ``fit`` does, and everything.
 """
 
