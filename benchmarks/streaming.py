@@ -77,7 +77,7 @@ def stream(config: RunConfig, policy: str, ranks: dict[int, tuple[str, str]]) ->
         now = cloud.advance(index, job.initial_edge, lambda: None)
         for rank, names in ranks.items():
             for name, start in zip(names, (held[rank], job.initial_edge), strict=True):
-                update = encode(now.factors, start, whole(schema, rank), index, quality.losses, curvature=now.curvature)
+                update = encode(now.factors, start, whole(schema, rank), index, quality, now.curvature)
                 edge = applied(start, update.layers)
                 if name == names[0]:
                     held[rank] = edge

@@ -8,6 +8,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from airlora.codec import Allocation, EdgeState, Update, encode
+from airlora.codec.choice import LossJudge
 from airlora.factors import Factors
 from codec_samples import blank_edge, deliver, random_factors, small_schema, trained_factors
 
@@ -54,7 +55,7 @@ def encode_all(rounds: list[Factors]) -> list[tuple[EdgeState, Update]]:
         measure = None
         if loss is not None:
             measure = lambda state, loss=loss, t=t: loss[int(state.active_ranks.max())] if state.round == t else 0.9  # noqa: E731
-        update = encode(factors, edge, allocation, t, measure)
+        update = encode(factors, edge, allocation, t, measure and LossJudge(measure))
         found.append((edge, update))
         edge = deliver(edge, update, len(update.layers) - t % 2)
     return found

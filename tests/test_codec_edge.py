@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airlora.codec import EdgeHistory, EdgeState, Update, encode
+from airlora.codec.choice import LossJudge
 from airlora.codec.files import write_tensors
 from airlora.errors import CompatibilityError, StoreError, UpdateError
 from airlora.factors import Factors, HeadTensor, Schema
@@ -44,7 +45,9 @@ def test_initial_state_is_the_shipped_head_no_components_and_the_seeded_v() -> N
 def test_a_new_round_without_the_tail_keeps_it_stored() -> None:
     edge = deliver(blank_edge(SCHEMA), send(blank_edge(SCHEMA), 0))
     assert edge.active_ranks.tolist() == [4, 6, 2]
-    update = encode(ROUNDS[1], edge, uniform(SCHEMA, 2, 4, 0), 1, lambda state: float(state.active_ranks.sum()))
+    update = encode(
+        ROUNDS[1], edge, uniform(SCHEMA, 2, 4, 0), 1, LossJudge(lambda state: float(state.active_ranks.sum()))
+    )
     after = deliver(edge, update)
     assert after.active_ranks.tolist() == [1, 1, 1]  # fewer is better, says the measure
     assert after.stored_ranks.tolist() == [4, 6, 2]

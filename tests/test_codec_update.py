@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airlora.codec import Allocation, EdgeState, Update, encode
-from airlora.codec.choice import TOLERANCE, LayerChoice
+from airlora.codec.choice import TOLERANCE, LayerChoice, LossJudge
 from airlora.codec.costs import Costs
 from airlora.codec.layers import CAP, DROP, KEEP, BlockPiece, HeadPiece
 from airlora.codec.plan import plan
@@ -229,7 +229,7 @@ def test_the_tail_is_kept_or_dropped_as_it_measures(tail_helps: bool, active: in
         return 0.1 - 0.001 * (rank if tail_helps else -rank) - 0.1 * (state.round == 1)
 
     edge = held_at(16)
-    update = encode(random_factors(MODEL), edge, uniform(MODEL, 4, 4, 4), 1, loss)
+    update = encode(random_factors(MODEL), edge, uniform(MODEL, 4, 4, 4), 1, LossJudge(loss))
     after = deliver(edge, update)
     assert set(after.active_ranks.tolist()) == {active}
     assert after.stored_ranks.tolist() == [16] * 30
@@ -243,7 +243,7 @@ def test_classes_that_make_it_worse_wait_for_one_that_makes_it_better() -> None:
     def loss(state: EdgeState) -> float:
         return {0: 1.0, 1: 3.0, 2: 2.0, 4: 0.5}[int(state.active_ranks.max())]
 
-    update = encode(MODEL_FACTORS, edge, uniform(MODEL, 4, 4, 0), 0, loss)
+    update = encode(MODEL_FACTORS, edge, uniform(MODEL, 4, 4, 0), 0, LossJudge(loss))
     assert [len(info.pieces) > 2 for info in infos(edge, update)] == [True]
     losses = [loss(deliver(edge, update, count)) for count in range(len(update.layers) + 1)]
     assert losses == [1.0, 0.5]
@@ -251,16 +251,16 @@ def test_classes_that_make_it_worse_wait_for_one_that_makes_it_better() -> None:
 
 def test_a_last_class_that_makes_it_worse_is_left_out() -> None:
     edge = blank_edge(MODEL)
-    update = encode(
-        MODEL_FACTORS, edge, uniform(MODEL, 4, 4, 0), 0, lambda state: float(state.active_ranks.max()) > 2 or 0.0
-    )
+    judge = LossJudge(lambda state: float(state.active_ranks.max() > 2))
+    update = encode(MODEL_FACTORS, edge, uniform(MODEL, 4, 4, 0), 0, judge)
     assert int(deliver(edge, update).active_ranks.max()) == 2
 
 
 def test_the_best_prefix_becomes_active_in_the_end() -> None:
     edge = blank_edge(MODEL)
     best = {0: 1.0, 1: 0.9, 2: 0.5, 4: 0.5 + TOLERANCE, 8: 0.6, 16: 0.7}
-    update = encode(MODEL_FACTORS, edge, uniform(MODEL, 16, 4, 0), 0, lambda state: best[int(state.active_ranks.max())])
+    judge = LossJudge(lambda state: best[int(state.active_ranks.max())])
+    update = encode(MODEL_FACTORS, edge, uniform(MODEL, 16, 4, 0), 0, judge)
     after = deliver(edge, update)
     assert set(after.active_ranks.tolist()) == {2}
     assert after.stored_ranks.tolist() == [16] * 30
@@ -279,14 +279,17 @@ def fading_worth(state: EdgeState) -> float:
     return 1 - fading_loss(state)
 
 
+FADING = LossJudge(fading_loss, fading_worth)
+
+
 @given(st.floats(1e-7, 1.0), st.integers(0, 6))
 def test_with_a_price_an_update_ends_where_it_wins_most_beyond_its_price(price: float, held: int) -> None:
     edge = blank_edge(SCHEMA)
     if held:
         edge = deliver(edge, encode(ROUNDS[0], edge, uniform(SCHEMA, held, 4, 4), 0))
     allocation = uniform(SCHEMA, 6, 4, 4)
-    whole = encode(ROUNDS[1], edge, allocation, 1, fading_loss, worth=fading_worth)
-    priced = encode(ROUNDS[1], edge, replace(allocation, byte_price=price), 1, fading_loss, worth=fading_worth)
+    whole = encode(ROUNDS[1], edge, allocation, 1, FADING)
+    priced = encode(ROUNDS[1], edge, replace(allocation, byte_price=price), 1, FADING)
     assert priced.layers == whole.layers[: len(priced.layers)]
     states = [edge]
     for layer in whole.layers:
@@ -298,9 +301,9 @@ def test_with_a_price_an_update_ends_where_it_wins_most_beyond_its_price(price: 
 
 def test_a_price_leaves_all_out_that_wins_less_and_nothing_where_it_is_0() -> None:
     edge, allocation = blank_edge(SCHEMA), uniform(SCHEMA, 6, 4, 4)
-    whole = encode(ROUNDS[0], edge, allocation, 0, fading_loss)
+    whole = encode(ROUNDS[0], edge, allocation, 0, FADING)
     sizes = [
-        encode(ROUNDS[0], edge, replace(allocation, byte_price=price), 0, fading_loss, worth=fading_worth).size_bytes
+        encode(ROUNDS[0], edge, replace(allocation, byte_price=price), 0, FADING).size_bytes
         for price in (0.0, 1e-3, 5e-3, 1.0)
     ]
     assert sizes[0] == whole.size_bytes > sizes[1] > sizes[2] >= sizes[3] == 0
@@ -315,7 +318,7 @@ def test_with_a_price_only_what_is_sent_can_become_active() -> None:
         return float(np.exp(-4 * state.active_ranks).mean())
 
     edge, allocation = blank_edge(SCHEMA), replace(uniform(SCHEMA, 6, 4, 4), byte_price=1e-5)
-    update = encode(ROUNDS[0], edge, allocation, 0, loss, worth=lambda state: 1 - loss(state))
+    update = encode(ROUNDS[0], edge, allocation, 0, LossJudge(loss, lambda state: 1 - loss(state)))
     assert deliver(edge, update).active_ranks.max() == 2
     assert all(info.tail != CAP for info in infos(edge, update))
 
@@ -338,7 +341,7 @@ def test_whatever_is_measured_the_end_is_no_worse_than_the_start(
     def loss(state: EdgeState) -> float:
         return float(np.random.default_rng([seed, int(state.id[:8], 16)]).normal(0, 0.02))
 
-    update = encode(ROUNDS[1], edge, allocation, 1, loss)
+    update = encode(ROUNDS[1], edge, allocation, 1, LossJudge(loss))
     assert update.size_bytes <= allocation.budget_bytes
     assert loss(deliver(edge, update)) <= loss(edge) + TOLERANCE
 

@@ -100,7 +100,7 @@ def run(
         int | None, typer.Option(help="Validation rows (or windows) measured each round. [512]")
     ] = None,
     guard_limit: Annotated[
-        int | None, typer.Option(help="Of these, rows that the encoder measures after every layer [default: all].")
+        int | None, typer.Option(help="Rows that the encoder measures after every layer [default: as many].")
     ] = None,
     test_limit: Annotated[
         int | None, typer.Option(help="Rows or windows of the test split measured at the end [default: all].")

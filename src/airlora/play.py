@@ -12,6 +12,7 @@ import torch
 
 from airlora.adapter import HEAD_LR_RATIO
 from airlora.codec import Allocation, Costs, EdgeState, Update, encode, project
+from airlora.codec.choice import TOLERANCE
 from airlora.config import RunConfig
 from airlora.errors import TrainingError
 from airlora.factors import Factors
@@ -27,11 +28,13 @@ REFERENCE_RANK = 8
 
 @dataclass
 class Quality:
-    """Measures factors on the validation split; an edge state that was seen before is not measured again.
+    """Measures factors on the validation split, and judges the encoder's drafts by it (``codec.choice.Judge``); an edge
+    state that was seen before is not measured again.
 
     Args:
         job: whose model answers. limit: rows or windows of the validation split; test_limit: of the test split, None
-            for all; guard_limit: of those of ``limit``, how many the encoder measures, None for all.
+            for all; guard_limit: of the validation split, for the encoder's guard, which measures every layer; None
+            for ``limit``.
     """
 
     job: Job
@@ -39,7 +42,7 @@ class Quality:
     test_limit: int | None = None
     guard_limit: int | None = None
     _known: dict[tuple[str, str], float] = field(default_factory=dict)
-    _validated: dict[str, Validation] = field(default_factory=dict)
+    _validated: dict[tuple[str, int], Validation] = field(default_factory=dict)
 
     def of(self, factors: Factors, split: str = "validation") -> float:
         """Quality of these factors: on the validation split's fixed sample, or on a whole other split.
@@ -63,31 +66,50 @@ class Quality:
             self._known[key] = self.of(edge.factors(), split)
         return self._known[key]
 
-    def losses(self, edge: EdgeState) -> tuple[float, float]:
-        """What the encoder measures of the edge's model, lower is better: the validation objective, and the quality as
-        a loss, on ``guard_limit`` rows of the validation split (None: on the rows that ``of`` looks at)."""
-        found = self._validate(edge)
-        objective, quality = (
-            loss if np.isfinite(loss) else np.inf for loss in (found.objective, -self._gain(found.quality, 0.0))
-        )
-        return objective, quality
+    def loss(self, edge: EdgeState) -> float:
+        """What the encoder decides by: the validation objective of the edge's model on the guard's rows."""
+        return self._losses(edge, self._guarded)[0]
+
+    def is_worse(self, edge: EdgeState, before: EdgeState) -> bool:
+        """Whether the edge's model is worse than before, in its objective or its quality, by more than the encoder
+        tolerates: on the guard's rows and, as few rows may fall by chance, on all rows that ``of`` looks at."""
+        for rows in dict.fromkeys((self._guarded, self.limit)):
+            losses = zip(self._losses(edge, rows), self._losses(before, rows), strict=True)
+            if not any(now > then + TOLERANCE for now, then in losses):
+                return False
+        return True
 
     def worth(self, edge: EdgeState) -> float:
-        """What the encoder prices bytes by: the smooth quality that the edge's model has beyond the untouched one."""
-        worth = self._gain(self._validate(edge).smooth_quality, self._validate(self.job.initial_edge).smooth_quality)
+        """What the encoder prices bytes by: the smooth quality that the edge's model has beyond the untouched one, on
+        the guard's rows."""
+        now, base = (self._validate(state, self._guarded).smooth_quality for state in (edge, self.job.initial_edge))
+        worth = self._gain(now, base)
         return worth if np.isfinite(worth) else -np.inf
+
+    @property
+    def _guarded(self) -> int:
+        return self.limit if self.guard_limit is None else min(self.guard_limit, self.limit)
+
+    def _losses(self, edge: EdgeState, rows: int) -> tuple[float, float]:
+        """The objective, and the quality as a loss."""
+        found = self._validate(edge, rows)
+        return _lost(found.objective), _lost(self._gain(0.0, found.quality))
 
     def _gain(self, quality: float, base: float) -> float:
         return quality - base if self.job.workload.higher_is_better else base - quality
 
-    def _validate(self, edge: EdgeState) -> Validation:
-        if edge.id not in self._validated:
-            limit = self.limit if self.guard_limit is None else self.guard_limit
+    def _validate(self, edge: EdgeState, rows: int) -> Validation:
+        if (edge.id, rows) not in self._validated:
             with self.job.adapter.serving(edge.factors()):
-                found = self._validated[edge.id] = self.job.workload.validate(limit)
-            if limit == self.limit and np.isfinite(found.quality):
+                found = self._validated[edge.id, rows] = self.job.workload.validate(rows)
+            if rows == self.limit and np.isfinite(found.quality):
                 self._known[edge.id, "validation"] = found.quality
-        return self._validated[edge.id]
+        return self._validated[edge.id, rows]
+
+
+def _lost(loss: float) -> float:
+    """A loss; of a model that is broken, all."""
+    return loss if np.isfinite(loss) else np.inf
 
 
 @dataclass
@@ -146,9 +168,8 @@ class Play:
             self.edge,
             allocation,
             self.round,
-            self.quality.losses,
+            self.quality,
             cloud_round.curvature,
-            self.quality.worth,
         )
         clock.lap("encode_s")
         delivery = self.link.transmit(update.layer_bytes, t_s, self.config.deadline_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -17,16 +18,42 @@ from airlora.codec.stream import StreamWriter
 from airlora.codec.targets import Targets
 
 TOLERANCE = 0.01
-"""How much worse by ``measure``, in nats or as a share of the rows, the state after any layer may be than the one
-before the update."""
+"""How much worse the state after any layer may be than the one before the update, in nats or as a share of the rows."""
 ACTIVATION_GAIN = 0.005
 """By how much a prefix must be better than the whole for a layer that activates it to be worth its bytes."""
 
-Losses = tuple[float, ...]
-Worth = Callable[[EdgeState], float]
-"""What a state is worth more than the untouched model, in any unit."""
-Measure = Callable[[EdgeState], float | Losses]
-"""What a state loses, lower is better; of several figures the first decides between drafts, and none may rise."""
+
+class Judge(Protocol):
+    """Says what the edge's model is good for in a state."""
+
+    def loss(self, state: EdgeState) -> float:
+        """Of two drafts the one that loses less is kept."""
+
+    def is_worse(self, state: EdgeState, before: EdgeState) -> bool:
+        """Whether no layer of an update to ``before`` may leave this state."""
+
+    def worth(self, state: EdgeState) -> float:
+        """What it is worth more than the untouched model, in any unit: what bytes are priced by."""
+
+
+@dataclass(frozen=True)
+class LossJudge:
+    """By a loss alone, and where bytes have a price by their worth (of which, without ``worth_of``, there is none)."""
+
+    loss_of: Callable[[EdgeState], float]
+    worth_of: Callable[[EdgeState], float] | None = None
+
+    def loss(self, state: EdgeState) -> float:
+        """See ``Judge``."""
+        return self.loss_of(state)
+
+    def is_worse(self, state: EdgeState, before: EdgeState) -> bool:
+        """By more than ``TOLERANCE``."""
+        return self.loss_of(state) > self.loss_of(before) + TOLERANCE
+
+    def worth(self, state: EdgeState) -> float:
+        """See ``Judge``."""
+        return self.worth_of(state) if self.worth_of else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +92,10 @@ class LayerChoice:
         targets: what to send.
         edge: the state that the update builds on.
         round_index: the round.
-        measure: see ``Measure``; None keeps every tail.
+        judge: None keeps every tail.
         budget_bytes: of all layers together.
         carried_bytes: what the link is expected to carry of them.
-        byte_price: see ``Allocation``. worth: what it is measured by; None where no byte has a price.
+        byte_price: see ``Allocation``.
     """
 
     def __init__(
@@ -76,24 +103,21 @@ class LayerChoice:
         targets: Targets,
         edge: EdgeState,
         round_index: int,
-        measure: Measure | None,
+        judge: Judge | None,
         budget_bytes: float,
         carried_bytes: float,
         byte_price: float = 0.0,
-        worth: Worth | None = None,
     ) -> None:
         self._targets = targets
         self._edge = edge
         self._round = round_index
-        self._measure = measure
+        self._judge = judge
         self._budget = budget_bytes
         self._carried = carried_bytes
         self._byte_price = byte_price
-        self._worth = worth if byte_price else None
         self._good = _Draft(edge)
         self._waiting: tuple[Piece, ...] = ()
         self._reached = [0] * len(edge.schema.projections)  # components that are good or wait, of each projection
-        self._before = self._losses(edge)
         self._ends: list[_End] = []
 
     @property
@@ -112,31 +136,30 @@ class LayerChoice:
         draft = self._draft(ordered, KEEP)
         if not draft.groups:
             return
-        losses, tail = self._losses(draft.state), KEEP
-        if self._measure and self._has_tail(draft):
+        tail = KEEP
+        if self._judge and self._has_tail(draft):
             dropped = self._draft(ordered, DROP)
-            losses_dropped = self._losses(dropped.state)
-            if losses_dropped[0] < losses[0]:
-                draft, losses, tail = dropped, losses_dropped, DROP
-        if not self._is_worse(losses) and any(self._is_worse(self._losses(state)) for state in draft.between):
+            if self._judge.loss(dropped.state) < self._judge.loss(draft.state):
+                draft, tail = dropped, DROP
+        if not self._is_worse(draft.state) and any(self._is_worse(state) for state in draft.between):
             draft = self._without_falls(draft, tail)
-            losses = self._losses(draft.state)
         for piece in draft.added:
             _mark(self._reached, piece)
-        if self._is_worse(losses):
+        if self._is_worse(draft.state):
             self._waiting += draft.added
             return
         self._good, self._waiting = draft, ()
-        self._ends.append(_End(len(draft.layers), losses[0], int(draft.state.active_ranks.max())))
+        loss = self._judge.loss(draft.state) if self._judge else 0.0
+        self._ends.append(_End(len(draft.layers), loss, int(draft.state.active_ranks.max())))
 
     def cut(self) -> None:
         """Leave out the last layers where they win less than their bytes' price."""
-        if not self._worth:
+        if not self._judge or not self._byte_price:
             return
         states = [self._edge]
         for layer in self._good.layers:
             states.append(states[-1].apply(layer))
-        won = np.array([self._worth(state) for state in states])
+        won = np.array([self._judge.worth(state) for state in states])
         if not won.max() > 0:
             return
         sizes = np.cumsum([0, *map(len, self._good.layers)])
@@ -146,15 +169,15 @@ class LayerChoice:
 
     def activate_best(self) -> None:
         """End with a layer that makes the best prefix active, if that is not what the last one left."""
-        if not self._measure or not self._ends:
+        if not self._judge or not self._ends:
             return
-        best, last = min(self._ends, key=lambda end: end.loss), self._losses(self._good.state)[0]
+        best, last = min(self._ends, key=lambda end: end.loss), self._judge.loss(self._good.state)
         if best.loss >= last - ACTIVATION_GAIN:
             return
         info = LayerInfo(self._round, self._good.state.id[:16], (), CAP, best.largest_rank)
         draft = self._append(self._good, info)
-        losses = self._losses(draft.state)
-        if draft.size_bytes <= self._budget and losses[0] < last and not self._is_worse(losses):
+        fits = draft.size_bytes <= self._budget
+        if fits and self._judge.loss(draft.state) < last and not self._is_worse(draft.state):
             self._good = draft
 
     def _draft(self, pieces: Sequence[Piece], tail: int) -> _Draft:
@@ -190,16 +213,12 @@ class LayerChoice:
         for group in draft.groups:
             joint = (*joint, *group)
             tried = self._append(longer, LayerInfo(self._round, longer.state.id[:16], joint, tail))
-            if group is draft.groups[-1] or not self._is_worse(self._losses(tried.state)):
+            if group is draft.groups[-1] or not self._is_worse(tried.state):
                 longer, joint = tried, ()
         return _Draft(longer.state, longer.layers, draft.groups)
 
-    def _losses(self, state: EdgeState) -> Losses:
-        found = self._measure(state) if self._measure else 0.0
-        return found if isinstance(found, tuple) else (found,)
-
-    def _is_worse(self, losses: Losses) -> bool:
-        return any(after > before + TOLERANCE for after, before in zip(losses, self._before, strict=True))
+    def _is_worse(self, state: EdgeState) -> bool:
+        return self._judge is not None and self._judge.is_worse(state, self._edge)
 
     def _append(self, draft: _Draft, info: LayerInfo) -> _Draft:
         layer, state = write_layer(draft.state, info, self._targets)

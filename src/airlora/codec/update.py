@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from airlora.codec.allocation import BITS, Allocation
-from airlora.codec.choice import LayerChoice, Measure, Worth
+from airlora.codec.choice import Judge, LayerChoice
 from airlora.codec.costs import Costs
 from airlora.codec.edge import EdgeState
 from airlora.codec.files import read_tensors, write_tensors
@@ -84,9 +84,8 @@ def encode(
     edge: EdgeState,
     allocation: Allocation,
     round_index: int,
-    measure: Measure | None = None,
+    judge: Judge | None = None,
     curvature: Curvature | None = None,
-    worth: Worth | None = None,
 ) -> Update:
     """Encode what the allocation asks for. Pure: equal arguments give equal bytes, and nothing is changed.
 
@@ -94,21 +93,20 @@ def encode(
     Within a class, pieces that the edge received longest ago come first (the head on a tie). Layers beyond the
     allocation's budget are left out, so what one round cannot carry is first in its class in the next.
 
-    What happens to components that the edge holds beyond those of a layer is measured: new components on top of a
+    What happens to components that the edge holds beyond those of a layer is judged: new components on top of a
     tail trained for others can be worse than the new ones alone, or better. After each class the better of keeping
-    and dropping is taken; if even that is worse than the state before the update by more than ``choice.TOLERANCE``, the
-    class joins the next one in a single layer, or is left out if it is the last; within a class, a layer that leaves
-    such a state joins the next layer. Then, if bytes have a price, the update ends where what it wins less its price is
-    most. In the end, the prefix that measured best becomes active. Without ``measure`` tails are kept.
+    and dropping is taken; if even that is worse than the state before the update, the class joins the next one in a
+    single layer, or is left out if it is the last; within a class, a layer that leaves such a state joins the next
+    layer. Then, if bytes have a price, the update ends where what it wins less its price is most. In the end, the
+    prefix that loses least becomes active. Without a ``judge`` tails are kept and nothing is priced.
 
     Args:
         factors: the cloud's adapter, with at least ``allocation.ranks`` components.
         edge: the state that the edge last acknowledged.
         allocation: a valid one (see ``codec.project``).
         round_index: not below the edge's newest round, below 2^32.
-        measure: what a state's model loses on validation data (see ``choice.Measure``).
+        judge: of the edge's model, on validation data.
         curvature: at these factors: steps and rounding errors are placed where the loss feels them least.
-        worth: by which bytes are priced (see ``choice.Worth``); None: no byte has a price.
 
     Raises:
         CompatibilityError: factors, edge and allocation are not of one schema.
@@ -121,7 +119,7 @@ def encode(
     _check_finite(costs, factors)
     targets = Targets(factors, allocation, costs, edge, curvature)
     budget, carried = allocation.budget_bytes, allocation.carried_bytes
-    choice = LayerChoice(targets, edge, round_index, measure, budget, carried, allocation.byte_price, worth)
+    choice = LayerChoice(targets, edge, round_index, judge, budget, carried, allocation.byte_price)
     for pieces in plan(schema, allocation, costs):
         choice.add_class(pieces)
     choice.cut()
