@@ -8,9 +8,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from airlora.codec import Allocation, EdgeState, Update, encode
-from airlora.codec.choice import LossJudge
 from airlora.factors import Factors
-from codec_samples import blank_edge, deliver, random_factors, small_schema, trained_factors
+from codec_samples import LossJudge, blank_edge, deliver, random_factors, small_schema, trained_factors
 
 DATA = Path(__file__).parent / "data"
 SCHEMA = small_schema()

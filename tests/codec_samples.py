@@ -1,6 +1,8 @@
 """Schemas, factors and allocations that the codec tests share."""
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from airlora.codec.layers import FRAME_BYTES
 from airlora.factors import Factors, HeadTensor, Projection, Schema
 
 INF = float("inf")
+TOLERANCE = 0.01
 UNLIMITED = st.just(INF)
 _HEADER_BYTES = FRAME_BYTES - 8
 
@@ -68,6 +71,17 @@ def trained_factors(schema: Schema, rounds: int, seed: int = 0) -> list[Factors]
         )
         for t in range(rounds)
     ]
+
+
+@dataclass(frozen=True)
+class LossJudge:
+    """A ``codec.choice.Judge`` by a loss alone, and where bytes have a price by their worth."""
+
+    loss: Callable[[EdgeState], float]
+    worth: Callable[[EdgeState], float] = lambda state: 0.0
+
+    def is_worse(self, state: EdgeState, before: EdgeState) -> bool:
+        return self.loss(state) > self.loss(before) + TOLERANCE
 
 
 def blank_edge(schema: Schema) -> EdgeState:

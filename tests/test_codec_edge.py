@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airlora.codec import EdgeHistory, EdgeState, Update, encode
-from airlora.codec.choice import LossJudge
 from airlora.codec.files import write_tensors
 from airlora.errors import CompatibilityError, StoreError, UpdateError
 from airlora.factors import Factors, HeadTensor, Schema
 from codec_samples import (
+    LossJudge,
     blank_edge,
     deliver,
     random_factors,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airlora.codec import Allocation, EdgeState, Update, encode
-from airlora.codec.choice import TOLERANCE, LayerChoice, LossJudge
+from airlora.codec.choice import LayerChoice
 from airlora.codec.costs import Costs
 from airlora.codec.layers import CAP, DROP, KEEP, BlockPiece, HeadPiece
 from airlora.codec.plan import plan
@@ -19,6 +19,8 @@ from airlora.errors import CompatibilityError, StoreError, TrainingError
 from airlora.factors import Factors, Schema
 from codec_samples import (
     INF,
+    TOLERANCE,
+    LossJudge,
     allocations,
     blank_edge,
     deliver,

@@ -12,7 +12,6 @@ import torch
 
 from airlora.adapter import HEAD_LR_RATIO
 from airlora.codec import Allocation, Costs, EdgeState, Update, encode, project
-from airlora.codec.choice import TOLERANCE
 from airlora.config import RunConfig
 from airlora.errors import TrainingError
 from airlora.factors import Factors
@@ -24,6 +23,8 @@ from airlora.workload.base import Validation
 
 REWARD_AIRTIME_WEIGHT = 0.1
 REFERENCE_RANK = 8
+TOLERANCE = 0.01
+"""How much worse the edge's model may be after any layer than before the update, in nats or as a share of the rows."""
 
 
 @dataclass
@@ -71,8 +72,8 @@ class Quality:
         return self._losses(edge, self._guarded)[0]
 
     def is_worse(self, edge: EdgeState, before: EdgeState) -> bool:
-        """Whether the edge's model is worse than before, in its objective or its quality, by more than the encoder
-        tolerates: on the guard's rows and, as few rows may fall by chance, on all rows that ``of`` looks at."""
+        """Whether the edge's model is worse than before, in its objective or its quality, by more than
+        ``TOLERANCE``: on the guard's rows and, as few rows may fall by chance, on all rows that ``of`` looks at."""
         for rows in dict.fromkeys((self._guarded, self.limit)):
             losses = zip(self._losses(edge, rows), self._losses(before, rows), strict=True)
             if not any(now > then + TOLERANCE for now, then in losses):

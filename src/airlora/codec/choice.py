@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,8 +17,6 @@ from airlora.codec.plan import last_round
 from airlora.codec.stream import StreamWriter
 from airlora.codec.targets import Targets
 
-TOLERANCE = 0.01
-"""How much worse the state after any layer may be than the one before the update, in nats or as a share of the rows."""
 ACTIVATION_GAIN = 0.005
 """By how much a prefix must be better than the whole for a layer that activates it to be worth its bytes."""
 
@@ -34,26 +32,6 @@ class Judge(Protocol):
 
     def worth(self, state: EdgeState) -> float:
         """What it is worth more than the untouched model, in any unit: what bytes are priced by."""
-
-
-@dataclass(frozen=True)
-class LossJudge:
-    """By a loss alone, and where bytes have a price by their worth (of which, without ``worth_of``, there is none)."""
-
-    loss_of: Callable[[EdgeState], float]
-    worth_of: Callable[[EdgeState], float] | None = None
-
-    def loss(self, state: EdgeState) -> float:
-        """See ``Judge``."""
-        return self.loss_of(state)
-
-    def is_worse(self, state: EdgeState, before: EdgeState) -> bool:
-        """By more than ``TOLERANCE``."""
-        return self.loss_of(state) > self.loss_of(before) + TOLERANCE
-
-    def worth(self, state: EdgeState) -> float:
-        """See ``Judge``."""
-        return self.worth_of(state) if self.worth_of else 0.0
 
 
 @dataclass(frozen=True, eq=False)
