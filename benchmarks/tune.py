@@ -4,9 +4,9 @@
     airlora compare SUITE --data-root ROOT --rates rates.toml …
 
 For each job of the suite, each training of ours, and each method and shape among its peers, the learning rate starts
-from the built-in one and goes up or down by factors of two as long as quality on the validation split gets better; with
-a trained head its rate starts at five times the adapter's, and once the adapter's is found, is tried at the same. Ours
-are ``nested``, judged by the mean over its trained prefixes, and ``fixed-R``, one rank alone. Every trial is one whole
+from the built-in one and goes up or down by factors of two as long as quality on the validation split gets better; once
+it is found, so does the ratio of a trained head's rate to it, from the built-in 5 (25 for one rank of ours). Ours are
+``nested``, judged by the mean over its trained prefixes, and ``fixed-R``, one rank alone. Every trial is one whole
 training of all rounds' steps, seed 0, and is kept in OUT.jsonl, so that a tuning that was stopped goes on where it was.
 The test split is never touched.
 """
@@ -37,7 +37,7 @@ from airlora.policy import make_policy
 
 FACTOR = 2.0
 MOST_MOVES = 4
-HEAD_RATIOS = (1.0, 5.0)
+PEER_HEAD_RATIO = 5.0
 FAILED = float("-inf")
 
 
@@ -60,7 +60,7 @@ class Rate:
 
 
 def climb(start: Rate, score: Callable[[Rate], float], has_head: bool) -> tuple[Rate, float]:
-    """The best rate found: by factors of two uphill from ``start``, then the head's other ratio.
+    """The best rate found: by factors of two uphill from ``start``, then so the head's ratio.
 
     Args:
         start: where to begin.
@@ -68,22 +68,26 @@ def climb(start: Rate, score: Callable[[Rate], float], has_head: bool) -> tuple[
         has_head: whether a head's ratio is to be tried.
     """
     best, best_score = start, score(start)
-    for factor in (FACTOR, 1 / FACTOR):
-        moved = False
-        for _ in range(MOST_MOVES):
-            tried = replace(best, lr=float(f"{best.lr * factor:.4g}"))
-            tried_score = score(tried)
-            if tried_score <= best_score:
+    for scaled in (_with_lr, _with_head) if has_head else (_with_lr,):
+        for factor in (FACTOR, 1 / FACTOR):
+            moved = False
+            for _ in range(MOST_MOVES):
+                tried = scaled(best, factor)
+                tried_score = score(tried)
+                if tried_score <= best_score:
+                    break
+                best, best_score, moved = tried, tried_score, True
+            if moved:
                 break
-            best, best_score, moved = tried, tried_score, True
-        if moved:
-            break
-    if has_head:
-        for ratio in HEAD_RATIOS:
-            tried = replace(best, head=ratio)
-            if ratio != best.head and (tried_score := score(tried)) > best_score:
-                best, best_score = tried, tried_score
     return best, best_score
+
+
+def _with_lr(rate: Rate, factor: float) -> Rate:
+    return replace(rate, lr=float(f"{rate.lr * factor:.4g}"))
+
+
+def _with_head(rate: Rate, factor: float) -> Rate:
+    return replace(rate, head=rate.head * factor)
 
 
 class Trials:
@@ -122,7 +126,8 @@ class Trials:
                 training.train_round(index)
             quality = training.quality("validation")
             return quality if training.workload.higher_is_better else -quality
-        job = build_job(replace(config, lr=rate.lr), make_policy(config.policy, 0), make_link("awgn", 0))
+        config = replace(config, lr=rate.lr, head_lr=rate.lr * rate.head)
+        job = build_job(config, make_policy(config.policy, 0), make_link("awgn", 0))
         job.trainer.strategy.begin_round(job.initial_edge.stored_factors(), job.initial_edge.active_ranks)
         job.trainer.train(0, config.rounds * config.steps_per_round, lambda *_: None)
         measure, factors = Quality(job, config.validation_limit), job.trainer.factors()
@@ -136,11 +141,14 @@ def tune(task: Task, log: Path) -> tuple[Task, Rate, float]:
     trials = Trials(task, log)
     if task.peer is None:
         job = build_job(task.config, make_policy(task.config.policy, 0), make_link("awgn", 0))
-        best, score = climb(Rate(job.lr), trials.score, has_head=False)
+        has_head = bool(job.workload.head)
+        best, score = climb(Rate(job.lr, job.head_lr / job.lr if has_head else 1.0), trials.score, has_head)
     else:
         training = PeerTraining(task.peer, task.config)
         best, score = climb(
-            Rate(training.lr, 5.0 if training.workload.head else 1.0), trials.score, bool(training.workload.head)
+            Rate(training.lr, PEER_HEAD_RATIO if training.workload.head else 1.0),
+            trials.score,
+            bool(training.workload.head),
         )
     return task, best, score
 
@@ -187,8 +195,8 @@ def main() -> None:
     with ProcessPoolExecutor(given.parallel, mp_context=context) as pool:
         for future in as_completed([pool.submit(tune, task, log) for task in tasks]):
             task, best, score = future.result()
-            entry = {"lr": best.lr} if task.peer is None else {"lr": best.lr, "head": best.head}
-            rates.setdefault(task.job, {})[task.arm] = {**entry, "quality": round(abs(score), 5)}
+            found = {"lr": best.lr, "head": best.head, "quality": round(abs(score), 5)}
+            rates.setdefault(task.job, {})[task.arm] = found
             given.out.write_text(tomli_w.dumps(rates), encoding="utf-8")
             print(f"{task.job} {task.arm}: lr {best.lr:g}, head ×{best.head:g}, quality {abs(score):.4f}", flush=True)
 

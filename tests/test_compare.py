@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from airlora.compare.estimate import JobTimes, as_text, total_seconds, unit_seco
 from airlora.compare.peers import FILE_KINDS, make_peer
 from airlora.compare.plan import named, named_arm, slug
 from airlora.compare.provenance import describe
+from airlora.compare.replay import Bench
 from airlora.compare.suites import BUDGET_BPS, JOBS, SUITES, job
 from airlora.compare.worker import check_finished, read_errors, run_unit
 from airlora.config import RunConfig, load_config
@@ -77,6 +79,7 @@ def test_a_replayed_arm_equals_the_run_of_the_same_configuration(finished, tmp_p
         "metric",
         "seed",
         "lr",
+        "head_lr",
         "rounds",
     ):
         assert measured[name] == summary[name], name
@@ -95,6 +98,15 @@ def test_finished_arms_and_recordings_are_not_computed_again(finished):
     run_comparison(list(comparison().units()), finished, 1, {}, lambda done, total: told.append((done, total)))
     assert modified(finished) == before
     assert told == [(4, 4)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{"lr": 0.25}, {"head_lr": 0.25}])
+def test_a_recording_at_another_rate_is_refused(finished, changes, tmp_path):
+    shutil.copytree(finished / "recordings", tmp_path / "recordings")
+    (unit,) = comparison(("flood:bits=8",), jobs={"tiny": replace(TINY, **changes)}).units()
+    with pytest.raises(InputError, match=f"was trained with {next(iter(changes))} .* this comparison has 0.25"):
+        Bench(unit, tmp_path, {}).run_arm(unit.arms[0])
 
 
 @pytest.mark.slow
@@ -161,12 +173,16 @@ def test_every_rank_that_is_trained_alone_is_a_training_of_its_own():
 
 
 def test_tuned_rates_reach_jobs_and_peers():
-    rates = {"tiny": {"nested": {"lr": 0.25}, "lora:rank=2": {"lr": 0.5, "head": 2.0}}}
+    rates = {"tiny": {"nested": {"lr": 0.25, "head": 4.0}, "lora:rank=2": {"lr": 0.5, "head": 2.0}}}
     ours, theirs = comparison(("fit",), peers={"p": make_peer("lora:rank=2")}, rates=rates).units()
-    assert {arm.config.lr for arm in ours.arms} == {0.25}
+    assert {(arm.config.lr, arm.config.head_lr) for arm in ours.arms} == {(0.25, 1.0)}
     assert (theirs.arms[0].peer.lr, theirs.arms[0].peer.head) == (0.5, 2.0)
     given = comparison(("fit",), jobs={"tiny": replace(TINY, lr=0.1)}, rates=rates)
-    assert next(iter(given.units())).arms[0].config.lr == 0.1
+    config = next(iter(given.units())).arms[0].config
+    assert (config.lr, config.head_lr) == (0.1, None)
+    given = comparison(("fit",), jobs={"tiny": replace(TINY, head_lr=0.1)}, rates=rates)
+    config = next(iter(given.units())).arms[0].config
+    assert (config.lr, config.head_lr) == (0.25, 0.1)
 
 
 def test_a_rates_file_is_checked(tmp_path):

@@ -92,6 +92,7 @@ def run(
     max_rank: Annotated[int | None, typer.Option(help="Largest rank of a projection. [16]")] = None,
     alpha: Annotated[float | None, typer.Option(help="Scale × max-rank. [2 × max-rank]")] = None,
     lr: Annotated[str | None, typer.Option(help="Learning rate, or auto. [auto]")] = None,
+    head_lr: Annotated[str | None, typer.Option(help="Learning rate of the head, or auto: 5 × lr. [auto]")] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens a text or window at most. [128]")] = None,
     passes: Annotated[
         int | None, typer.Option(help="Training passes a step, each at another rank; 1 is cheapest. [3]")

@@ -30,7 +30,8 @@ class RunConfig:
         rounds, steps_per_round, batch_size: of training.
         deadline_s: time to transmit an update, in s; round_period_s: from one round's start to the next.
         max_rank: largest rank of a projection; alpha: the update is scaled by alpha / max_rank.
-        lr: learning rate of the first component; the head trains at five times that.
+        lr: learning rate of the first component.
+        head_lr: of the head; by default five times ``lr``, and 25 times where one rank is trained alone.
         max_length: tokens a text (classify) or a window (lm) at most.
         passes: training passes a step (see ``PrefixMixture``).
         validation_limit: rows (classify) or windows (lm) of the validation split used each round.
@@ -58,6 +59,7 @@ class RunConfig:
     max_rank: int = 16
     alpha: float | None = None
     lr: float | None = None
+    head_lr: float | None = None
     max_length: int = 128
     passes: int = 3
     validation_limit: int = 512
@@ -78,7 +80,7 @@ class RunConfig:
             limit = getattr(self, name)
             if limit is not None and limit < 1:
                 raise InputError(f"{name} is {limit}; it must be at least 1")
-        for name in ("deadline_s", "round_period_s", "alpha", "lr"):
+        for name in ("deadline_s", "round_period_s", "alpha", "lr", "head_lr"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"{name} is {value}; it must be a finite number above 0")

@@ -12,6 +12,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from airlora.adapter import (
+    HEAD_LR_RATIO,
     AdaLoraPruner,
     AdaLoraSchedule,
     AdaLoraStrategy,
@@ -57,7 +58,7 @@ class Job:
     Attributes:
         workload, adapter, trainer: of the cloud.
         initial_edge: what the edge holds before the first round.
-        lr: learning rate in use.
+        lr, head_lr: learning rates in use; the head's is 0 where there is none.
         transposed: the base keeps its weights as (d_in, d_out), as GPT-2 does.
     """
 
@@ -66,6 +67,7 @@ class Job:
     trainer: Trainer
     initial_edge: EdgeState
     lr: float
+    head_lr: float
     transposed: bool
 
 
@@ -100,11 +102,14 @@ def build_job(config: RunConfig, policy: Policy, link: Link) -> Job:
         base_fingerprint=workload.base_fingerprint,
     )
     lr = config.lr if config.lr is not None else automatic_lr(workload.model, prefixes[0] if prefixes else None)
+    head_ratio = ONE_RANK_HEAD_LR_RATIO if isinstance(policy, Fixed) else HEAD_LR_RATIO
+    if config.head_lr is not None:
+        head_ratio = config.head_lr / lr
     optimizer: NestedOptimizer
     if isinstance(policy, Fixed):
-        optimizer = NestedMuon(adapter, lr, rate_decay=0.0, head_lr_ratio=ONE_RANK_HEAD_LR_RATIO)
+        optimizer = NestedMuon(adapter, lr, rate_decay=0.0, head_lr_ratio=head_ratio)
     else:
-        optimizer = NestedAdam(adapter, lr, rate_decay=0.0 if pruned else RATE_DECAY)
+        optimizer = NestedAdam(adapter, lr, rate_decay=0.0 if pruned else RATE_DECAY, head_lr_ratio=head_ratio)
     strategy: Strategy
     if isinstance(policy, AdaLora):
         strategy = _adalora(config, policy, adapter, optimizer)
@@ -119,6 +124,7 @@ def build_job(config: RunConfig, policy: Policy, link: Link) -> Job:
         trainer=Trainer(workload, adapter, optimizer, strategy),
         initial_edge=EdgeState.initial(adapter.schema, adapter.head_values()),
         lr=lr,
+        head_lr=lr * head_ratio if workload.head else 0.0,
         transposed=transposed,
     )
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from airlora.adapter import HEAD_LR_RATIO
 from airlora.codec import Allocation, Costs, EdgeState, Update, encode, project
 from airlora.config import RunConfig
 from airlora.errors import TrainingError
@@ -240,7 +239,7 @@ def train_head_only(job: Job, config: RunConfig) -> Factors:
     workload = job.workload
     base = job.initial_edge.factors()
     with job.adapter.serving(base):
-        optimizer = torch.optim.Adam(workload.head.values(), lr=job.lr * HEAD_LR_RATIO)
+        optimizer = torch.optim.Adam(workload.head.values(), lr=job.head_lr)
         for step in range(config.rounds * config.steps_per_round):
             optimizer.zero_grad()
             workload.loss(workload.batch(step)).backward()

@@ -105,6 +105,7 @@ def summarise(play: Play, rows: list[dict[str, Any]], wall_s: float) -> dict[str
             "rounds": len(rows),
         },
         "lr": play.job.lr,
+        "head_lr": play.job.head_lr,
         "wall_s": round(wall_s, 3),
         "seed": play.config.seed,
         "versions": {

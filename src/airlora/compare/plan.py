@@ -115,7 +115,10 @@ class Comparison:
 
     def _rated(self, job: str, tuning_key: str, config: RunConfig) -> RunConfig:
         tuned = self.rates.get(job, {}).get(tuning_key)
-        return replace(config, lr=tuned["lr"]) if tuned and config.lr is None else config
+        if not tuned or config.lr is not None:
+            return config
+        head_lr = tuned["lr"] * tuned["head"] if "head" in tuned and config.head_lr is None else config.head_lr
+        return replace(config, lr=tuned["lr"], head_lr=head_lr)
 
 
 def named(text: str, what: str) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from airlora.codec import EdgeState
 from airlora.compare.peer_training import load_round, record_peer, test_quality
 from airlora.compare.plan import Arm, Unit, slug
 from airlora.config import RunConfig
+from airlora.errors import InputError
 from airlora.factors import Schema
 from airlora.job import build_job, resolve_policy
 from airlora.link import Link, make_link
@@ -234,6 +235,13 @@ def _record_policy(bench: Bench, arm: Arm, policy: Policy, link: Link) -> Path:
     """The folder of the trajectory that this policy needs, made if it is not there."""
     folder = bench.recordings / policy.training_key
     if (folder / "complete.json").exists():
+        done, job = json.loads((folder / "complete.json").read_text(encoding="utf-8")), bench.measuring(policy).job
+        for name, value in (("lr", job.lr), ("head_lr", job.head_lr)):
+            if done.get(name, value) != value:
+                raise InputError(
+                    f"recording {folder} was trained with {name} {done[name]:g}, this comparison has {value:g}; give"
+                    " another --out, or the rates that it was made with"
+                )
         return folder
     training = _Training(arm.config, policy, link)
     for index in range(arm.config.rounds):
@@ -270,6 +278,7 @@ class _Training(Cloud):
         return {
             "cloud_quality": quality.of(self._last.factors.truncate(self._last.trained_ranks), "test"),
             "lr": self.job.lr,
+            "head_lr": self.job.head_lr,
             "steps_trained": self._steps,
             "training_s": round(self._clock.total_s, 3),
             "train_s": self.train_s,
