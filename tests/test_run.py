@@ -58,7 +58,7 @@ SUMMARY = {
     *("metric", "higher_is_better", "base_quality", "head_only_quality", "cloud_quality", "edge_quality"),
     *("bytes_on_air", "rounds", "missed", "delivered", "wall_s", "seed", "versions"),
 }
-SUMMARY_EXTRAS = {"validation", "reference", "lr"}
+SUMMARY_EXTRAS = {"validation", "reference", "lr", "head_lr"}
 FILES = {
     *(
         "config.toml",
