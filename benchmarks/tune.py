@@ -142,7 +142,9 @@ def tune(task: Task, log: Path) -> tuple[Task, Rate, float]:
     if task.peer is None:
         job = build_job(task.config, make_policy(task.config.policy, 0), make_link("awgn", 0))
         has_head = bool(job.workload.head)
-        best, score = climb(Rate(job.lr, job.head_lr / job.lr if has_head else 1.0), trials.score, has_head)
+        best, score = climb(
+            Rate(job.lr, float(f"{job.head_lr / job.lr:.4g}") if has_head else 1.0), trials.score, has_head
+        )
     else:
         training = PeerTraining(task.peer, task.config)
         best, score = climb(

@@ -75,7 +75,7 @@ def trained_factors(schema: Schema, rounds: int, seed: int = 0) -> list[Factors]
 
 @dataclass(frozen=True)
 class LossJudge:
-    """A ``codec.choice.Judge`` by a loss alone, and where bytes have a price by their worth."""
+    """A ``codec.Judge`` by a loss alone, and where bytes have a price by their worth."""
 
     loss: Callable[[EdgeState], float]
     worth: Callable[[EdgeState], float] = lambda state: 0.0

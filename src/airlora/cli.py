@@ -92,7 +92,9 @@ def run(
     max_rank: Annotated[int | None, typer.Option(help="Largest rank of a projection. [16]")] = None,
     alpha: Annotated[float | None, typer.Option(help="Scale × max-rank. [2 × max-rank]")] = None,
     lr: Annotated[str | None, typer.Option(help="Learning rate, or auto. [auto]")] = None,
-    head_lr: Annotated[str | None, typer.Option(help="Learning rate of the head, or auto: 5 × lr. [auto]")] = None,
+    head_lr: Annotated[
+        str | None, typer.Option(help="Learning rate of the head, or auto: 5 × lr, 25 × with fixed. [auto]")
+    ] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens a text or window at most. [128]")] = None,
     passes: Annotated[
         int | None, typer.Option(help="Training passes a step, each at another rank; 1 is cheapest. [3]")
@@ -101,7 +103,7 @@ def run(
         int | None, typer.Option(help="Validation rows (or windows) measured each round. [512]")
     ] = None,
     guard_limit: Annotated[
-        int | None, typer.Option(help="Rows that the encoder measures after every layer [default: as many].")
+        int | None, typer.Option(help="Rows that the encoder measures after every layer [default: --validation-limit].")
     ] = None,
     test_limit: Annotated[
         int | None, typer.Option(help="Rows or windows of the test split measured at the end [default: all].")

@@ -36,7 +36,7 @@ class RunConfig:
         passes: training passes a step (see ``PrefixMixture``).
         validation_limit: rows (classify) or windows (lm) of the validation split used each round.
         guard_limit: how many the encoder measures after every layer; what does worse there is measured on
-            ``validation_limit``. None for as many.
+            ``validation_limit`` rows. None for those alone.
         test_limit: rows or windows of the test split measured at the end; None for all.
         seed: of batches, initial factors, link and policy.
         text_column, label_column, encoding: how to read the data.

@@ -28,13 +28,13 @@ TOLERANCE = 0.01
 
 @dataclass
 class Quality:
-    """Measures factors on the validation split, and judges the encoder's drafts by it (``codec.choice.Judge``); an edge
+    """Measures factors on the validation split, and judges the encoder's drafts by it (``codec.Judge``); an edge
     state that was seen before is not measured again.
 
     Args:
         job: whose model answers. limit: rows or windows of the validation split; test_limit: of the test split, None
-            for all; guard_limit: of the validation split, for the encoder's guard, which measures every layer; None
-            for ``limit``.
+            for all; guard_limit: of the validation split, those on which every layer is judged; None for those of
+            ``limit``.
     """
 
     job: Job

@@ -2,6 +2,7 @@
 
 from airlora.codec.allocation import BITS, Allocation
 from airlora.codec.budget import largest_uniform_rank, project
+from airlora.codec.choice import Judge
 from airlora.codec.costs import Costs
 from airlora.codec.edge import EdgeState
 from airlora.codec.history import EdgeHistory
@@ -15,6 +16,7 @@ __all__ = [
     "Costs",
     "EdgeHistory",
     "EdgeState",
+    "Judge",
     "Update",
     "UpdateReport",
     "encode",

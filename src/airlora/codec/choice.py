@@ -25,7 +25,7 @@ class Judge(Protocol):
     """Says what the edge's model is good for in a state."""
 
     def loss(self, state: EdgeState) -> float:
-        """Of two drafts the one that loses less is kept."""
+        """In nats, or as a share of the rows: of two drafts the one that loses less is kept."""
 
     def is_worse(self, state: EdgeState, before: EdgeState) -> bool:
         """Whether no layer of an update to ``before`` may leave this state."""
