@@ -126,7 +126,7 @@ def adalora(env: PaperEnv, episodes: int) -> Iterator[list[tuple[float, Row]]]:
     total = episodes * config.episode_steps
     whole = int(env.schema.r_max.sum())
     kept = min(whole, max(len(env.schema.projections) * config.min_rank, affordable_components(env)))
-    optimizer = NestedAdam(env.adapter, env.lr, rate_decay=0.0, head_lr_ratio=1.0, average_decay=0.0)
+    optimizer = NestedAdam(env.adapter, env.lr, rate_decay=0.0, average_decay=0.0)
     schedule = AdaLoraSchedule(kept, kept, total, total // 10, max(total // 5, 1), 1)
     pruner = AdaLoraPruner(env.adapter, optimizer, schedule, config.max_rank)
     strategy = AdaLoraStrategy(pruner, config.orthogonality)

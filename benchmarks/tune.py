@@ -4,11 +4,11 @@
     airlora compare SUITE --data-root ROOT --rates rates.toml …
 
 For each job of the suite, each training of ours, and each method and shape among its peers, the learning rate starts
-from the built-in one and goes up or down by factors of two as long as quality on the validation split gets better; once
-it is found, so does the ratio of a trained head's rate to it, from the built-in 5 (25 for one rank of ours). Ours are
-``nested``, judged by the mean over its trained prefixes, and ``fixed-R``, one rank alone. Every trial is one whole
-training of all rounds' steps, seed 0, and is kept in OUT.jsonl, so that a tuning that was stopped goes on where it was.
-The test split is never touched.
+from the built-in one (or from that of a file, ``--start``) and goes up or down by factors of two as long as quality on
+the validation split gets better; once it is found, so does the rate of a trained head, from our built-in one for
+everybody. Ours are ``nested``, judged by the mean over its trained prefixes, and ``fixed-R``, one rank alone. Every
+trial is one whole training of all rounds' steps, seed 0, and is kept in OUT.jsonl, so that a tuning that was stopped
+goes on where it was. The test split is never touched.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import tomllib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -28,47 +29,54 @@ import tomli_w
 from airlora.compare.command import Options, resolve
 from airlora.compare.peer_training import PeerTraining
 from airlora.compare.peers import Peer
+from airlora.compare.plan import Rates
 from airlora.config import RunConfig
 from airlora.errors import AirLoraError
-from airlora.job import build_job
+from airlora.job import build_job, load_workload
 from airlora.link import make_link
 from airlora.play import Quality
 from airlora.policy import make_policy
+from airlora.rates import automatic_head_lr
 
 FACTOR = 2.0
 MOST_MOVES = 4
-PEER_HEAD_RATIO = 5.0
 FAILED = float("-inf")
 
 
 @dataclass(frozen=True)
 class Task:
-    """One arm of one job whose rates are sought; ``peer`` None: our own training."""
+    """One arm of one job whose rates are sought; ``peer`` None: ours, ``start_lr`` None: the built-in rate."""
 
     job: str
     arm: str
     config: RunConfig
     peer: Peer | None
+    start_lr: float | None
 
 
 @dataclass(frozen=True)
 class Rate:
-    """What is tried."""
+    """What is tried: the adapter's rate, and the head's over it."""
 
     lr: float
     head: float = 1.0
 
+    @classmethod
+    def of(cls, lr: float, head_lr: float) -> Rate:
+        """From the two rates; the second is 0 where there is no head."""
+        return cls(lr, _round(head_lr / lr) if head_lr else 1.0)
+
 
 def climb(start: Rate, score: Callable[[Rate], float], has_head: bool) -> tuple[Rate, float]:
-    """The best rate found: by factors of two uphill from ``start``, then so the head's ratio.
+    """The best rate found: by factors of two uphill from ``start`` with the head's as it is, then so the head's.
 
     Args:
         start: where to begin.
         score: higher is better.
-        has_head: whether a head's ratio is to be tried.
+        has_head: whether a head's rate is to be tried.
     """
     best, best_score = start, score(start)
-    for scaled in (_with_lr, _with_head) if has_head else (_with_lr,):
+    for scaled in (_with_lr, _with_head) if has_head else (_without_head,):
         for factor in (FACTOR, 1 / FACTOR):
             moved = False
             for _ in range(MOST_MOVES):
@@ -83,11 +91,19 @@ def climb(start: Rate, score: Callable[[Rate], float], has_head: bool) -> tuple[
 
 
 def _with_lr(rate: Rate, factor: float) -> Rate:
-    return replace(rate, lr=float(f"{rate.lr * factor:.4g}"))
+    return Rate(_round(rate.lr * factor), _round(rate.head / factor))
+
+
+def _without_head(rate: Rate, factor: float) -> Rate:
+    return replace(rate, lr=_round(rate.lr * factor))
 
 
 def _with_head(rate: Rate, factor: float) -> Rate:
-    return replace(rate, head=rate.head * factor)
+    return replace(rate, head=_round(rate.head * factor))
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.4g}")
 
 
 class Trials:
@@ -141,31 +157,32 @@ def tune(task: Task, log: Path) -> tuple[Task, Rate, float]:
     trials = Trials(task, log)
     if task.peer is None:
         job = build_job(task.config, make_policy(task.config.policy, 0), make_link("awgn", 0))
-        has_head = bool(job.workload.head)
-        best, score = climb(
-            Rate(job.lr, float(f"{job.head_lr / job.lr:.4g}") if has_head else 1.0), trials.score, has_head
-        )
+        lr = job.lr if task.start_lr is None else task.start_lr
+        start, has_head = Rate.of(lr, job.head_lr), bool(job.workload.head)
     else:
         training = PeerTraining(task.peer, task.config)
-        best, score = climb(
-            Rate(training.lr, PEER_HEAD_RATIO if training.workload.head else 1.0),
-            trials.score,
-            bool(training.workload.head),
-        )
-    return task, best, score
+        lr = training.lr if task.start_lr is None else task.start_lr
+        start = Rate.of(lr, automatic_head_lr(load_workload(task.config), lr))
+        has_head = bool(training.workload.head)
+    return task, *climb(start, trials.score, has_head)
 
 
-def find_tasks(options: Options) -> list[Task]:
-    """One task for each training of ours and for each tuning key of the peers, for each job."""
+def find_tasks(options: Options, start: Rates) -> list[Task]:
+    """One task for each training of ours and for each tuning key of the peers, for each job.
+
+    Args:
+        options: of the comparison.
+        start: rates to start from, where there are any.
+    """
     comparison = resolve(options)
     tasks = []
     for name, config in comparison.jobs.items():
-        once = replace(config, seed=0)
+        once, known = replace(config, seed=0), {key: rate["lr"] for key, rate in start.get(name, {}).items()}
         # Of the policies that train at one rate the first one named is trained.
         ours = {make_policy(spec, 0).tuning_key: spec for spec in reversed(comparison.policies.values())}
-        tasks += [Task(name, key, replace(once, policy=spec), None) for key, spec in ours.items()]
+        tasks += [Task(name, key, replace(once, policy=spec), None, known.get(key)) for key, spec in ours.items()]
         keys = {peer.tuning_key: peer for peer in comparison.peers.values() if peer.steps == 1 and peer.lr is None}
-        tasks += [Task(name, key, once, peer) for key, peer in keys.items()]
+        tasks += [Task(name, key, once, peer, known.get(key)) for key, peer in keys.items()]
     return tasks
 
 
@@ -175,6 +192,7 @@ def main() -> None:
     parser.add_argument("suite")
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--out", type=Path, default=Path("rates.toml"))
+    parser.add_argument("--start", type=Path, help="rates in TOML to start the adapter's from")
     parser.add_argument("--jobs", action="append", default=[])
     parser.add_argument("--policies", action="append", default=[], help="'none' leaves our own training out")
     parser.add_argument("--peers", action="append", default=[])
@@ -189,7 +207,8 @@ def main() -> None:
         peers=tuple(given.peers),
         data_root=given.data_root,
     )
-    tasks = find_tasks(options)
+    start = tomllib.loads(given.start.read_text(encoding="utf-8")) if given.start else {}
+    tasks = find_tasks(options, start)
     log = given.out.with_suffix(".jsonl")
     log.parent.mkdir(parents=True, exist_ok=True)
     rates: dict[str, dict[str, dict[str, float]]] = {}

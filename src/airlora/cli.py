@@ -93,7 +93,7 @@ def run(
     alpha: Annotated[float | None, typer.Option(help="Scale × max-rank. [2 × max-rank]")] = None,
     lr: Annotated[str | None, typer.Option(help="Learning rate, or auto. [auto]")] = None,
     head_lr: Annotated[
-        str | None, typer.Option(help="Learning rate of the head, or auto: 5 × lr, 25 × with fixed. [auto]")
+        str | None, typer.Option(help="Learning rate of the head, or auto: by the size of its inputs. [auto]")
     ] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens a text or window at most. [128]")] = None,
     passes: Annotated[

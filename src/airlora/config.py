@@ -31,7 +31,7 @@ class RunConfig:
         deadline_s: time to transmit an update, in s; round_period_s: from one round's start to the next.
         max_rank: largest rank of a projection; alpha: the update is scaled by alpha / max_rank.
         lr: learning rate of the first component.
-        head_lr: of the head; by default five times ``lr``, and 25 times where one rank is trained alone.
+        head_lr: of the head; by default by the size of its inputs (``airlora.rates.automatic_head_lr``).
         max_length: tokens a text (classify) or a window (lm) at most.
         passes: training passes a step (see ``PrefixMixture``).
         validation_limit: rows (classify) or windows (lm) of the validation split used each round.

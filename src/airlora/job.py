@@ -8,11 +8,9 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from airlora.adapter import (
-    HEAD_LR_RATIO,
     AdaLoraPruner,
     AdaLoraSchedule,
     AdaLoraStrategy,
@@ -36,6 +34,7 @@ from airlora.link import Link
 from airlora.plugins import find_plugins, registry_for
 from airlora.policy import Policy
 from airlora.policy.rules import AdaLora, Fixed
+from airlora.rates import automatic_head_lr, automatic_lr
 from airlora.spec import build
 from airlora.workload.base import Workload
 from airlora.workload.classify import ClassificationWorkload
@@ -47,8 +46,6 @@ P = TypeVar("P", bound=Policy)
 
 RATE_DECAY = 0.4
 """Component k trains at lr · k^-RATE_DECAY in nested training; see LOG.md."""
-ONE_RANK_HEAD_LR_RATIO = 25.0
-"""Rate of the head over that of one rank trained alone, by Muon: about what it has in nested training."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,14 +99,12 @@ def build_job(config: RunConfig, policy: Policy, link: Link) -> Job:
         base_fingerprint=workload.base_fingerprint,
     )
     lr = config.lr if config.lr is not None else automatic_lr(workload.model, prefixes[0] if prefixes else None)
-    head_ratio = ONE_RANK_HEAD_LR_RATIO if isinstance(policy, Fixed) else HEAD_LR_RATIO
-    if config.head_lr is not None:
-        head_ratio = config.head_lr / lr
+    head_lr = automatic_head_lr(workload, lr) if config.head_lr is None else config.head_lr
     optimizer: NestedOptimizer
     if isinstance(policy, Fixed):
-        optimizer = NestedMuon(adapter, lr, rate_decay=0.0, head_lr_ratio=head_ratio)
+        optimizer = NestedMuon(adapter, lr, rate_decay=0.0, head_lr=head_lr)
     else:
-        optimizer = NestedAdam(adapter, lr, rate_decay=0.0 if pruned else RATE_DECAY, head_lr_ratio=head_ratio)
+        optimizer = NestedAdam(adapter, lr, rate_decay=0.0 if pruned else RATE_DECAY, head_lr=head_lr)
     strategy: Strategy
     if isinstance(policy, AdaLora):
         strategy = _adalora(config, policy, adapter, optimizer)
@@ -124,7 +119,7 @@ def build_job(config: RunConfig, policy: Policy, link: Link) -> Job:
         trainer=Trainer(workload, adapter, optimizer, strategy),
         initial_edge=EdgeState.initial(adapter.schema, adapter.head_values()),
         lr=lr,
-        head_lr=lr * head_ratio if workload.head else 0.0,
+        head_lr=head_lr if workload.head else 0.0,
         transposed=transposed,
     )
 
@@ -160,12 +155,6 @@ class WorkloadPlugin(ABC):
     @abstractmethod
     def load(self, config: RunConfig) -> Workload:
         """The workload for a run's configuration (its seed, batch size, lengths and device)."""
-
-
-def automatic_lr(model: nn.Module, rank: int | None = None) -> float:
-    """Learning rate where none is given: 0.5 / hidden size, or 0.3 / (hidden size · √rank) for one rank; see LOG.md."""
-    hidden = int(getattr(getattr(model, "config", None), "hidden_size", 64))
-    return float(f"{0.5 / hidden if rank is None else 0.3 / (hidden * rank**0.5):.2g}")
 
 
 def resolve_policy(policy: P, link: Link, schema: Schema, config: RunConfig) -> P:

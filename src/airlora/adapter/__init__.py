@@ -5,13 +5,12 @@ from airlora.adapter.export import export_peft
 from airlora.adapter.importance import AdaLoraImportance, Sensitivity, component_energy
 from airlora.adapter.mixture import PrefixMixture
 from airlora.adapter.nested import NestedAdapter, NestedLinear, make_schema
-from airlora.adapter.optim import HEAD_LR_RATIO, NestedAdam, NestedMuon, NestedOptimizer
+from airlora.adapter.optim import NestedAdam, NestedMuon, NestedOptimizer
 from airlora.adapter.rounding import RoundingStrategy
 from airlora.adapter.targets import find_targets
 from airlora.adapter.training import AdaLoraStrategy, ChosenRanksStrategy, NestedStrategy, SteeredStrategy, Trainer
 
 __all__ = [
-    "HEAD_LR_RATIO",
     "AdaLoraImportance",
     "AdaLoraPruner",
     "AdaLoraSchedule",

@@ -13,9 +13,6 @@ from torch import nn
 
 from airlora.adapter.nested import NestedAdapter, NestedLinear
 
-HEAD_LR_RATIO = 5.0
-"""Learning rate of the head over that of the first component; see LOG.md."""
-
 
 @dataclass(eq=False)
 class Active:
@@ -52,7 +49,7 @@ class NestedOptimizer(ABC):
         lr: rate of the first component.
         rate_decay: exponent of the decay over components; 0 gives every component ``lr``.
         gain_lr_ratio: rate of E over the rate of P and Q in the SVD form.
-        head_lr_ratio: rate of the head over ``lr``. A new head starts from nothing and is small: it wants more.
+        head_lr: rate of the head; by default ``lr``.
         average_decay: weight of the past in the running average of the iterates; 0 keeps the last iterate.
         betas: weights of the past in the first and the second moment. eps: of Adam.
 
@@ -69,7 +66,7 @@ class NestedOptimizer(ABC):
         *,
         rate_decay: float = 0.4,
         gain_lr_ratio: float = 1.0,
-        head_lr_ratio: float = HEAD_LR_RATIO,
+        head_lr: float | None = None,
         average_decay: float = 0.98,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -94,7 +91,7 @@ class NestedOptimizer(ABC):
         self.average_decay = average_decay
         self.rate_factor = 1.0
         self._taken = 0
-        self._head_lr = lr * head_lr_ratio
+        self._head_lr = lr if head_lr is None else head_lr
         self._head = (
             torch.optim.Adam(adapter.head.values(), lr=self._head_lr, betas=betas, eps=eps) if adapter.head else None
         )

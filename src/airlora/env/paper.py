@@ -12,10 +12,11 @@ import torch
 from airlora.adapter import ChosenRanksStrategy, NestedAdam, NestedAdapter, Trainer, find_targets
 from airlora.env.settings import PaperConfig
 from airlora.errors import InputError, TrainingError
-from airlora.job import automatic_lr, load_workload
+from airlora.job import load_workload
 from airlora.link import make_link
 from airlora.policy.decode import RankDecoder
 from airlora.policy.paper_state import StateScale
+from airlora.rates import automatic_lr
 from airlora.workload.base import Batch
 from airlora.workload.text import Vocabulary, describe, paper_lexical_entropy, paper_oov_rate, words
 
@@ -90,7 +91,7 @@ class PaperEnv(gymnasium.Env):
         self._seed = seed
         self._links = [make_link(spec, seed) for spec in self.config.links]
         self.adapter.load_state(self._initial)
-        optimizer = NestedAdam(self.adapter, self.lr, rate_decay=0.0, head_lr_ratio=1.0, average_decay=0.0)
+        optimizer = NestedAdam(self.adapter, self.lr, rate_decay=0.0, average_decay=0.0)
         self._strategy = ChosenRanksStrategy(self.config.orthogonality)
         self.trainer = Trainer(self.workload, self.adapter, optimizer, self._strategy)
         self._vocabulary = Vocabulary()
