@@ -9,7 +9,7 @@ from torch import nn
 
 from airlora.workload.base import Workload
 
-LOGIT_STEP = 0.5
+LOGIT_STEP = 0.7
 """By how much one step of Adam on the head moves a logit at most, by which the head's rate is chosen; see LOG.md."""
 UNSEEN_HEAD_LR_RATIO = 5.0
 """Rate of a head over the adapter's where no layer of it is seen at work."""
