@@ -54,7 +54,7 @@ def test_of_several_layers_the_one_with_the_largest_inputs_counts() -> None:
     inputs = torch.full((5, 4), 25.0)
     for names in (("0.weight", "2.weight"), ("2.weight", "0.weight")):
         head = {name: model.get_parameter(name) for name in names}
-        assert automatic_head_lr(workload_of(model, head, inputs), 1.0) == LOGIT_STEP / 100
+        assert automatic_head_lr(workload_of(model, head, inputs), 1.0) == pytest.approx(LOGIT_STEP / 100)
     last = automatic_head_lr(workload_of(model, {"2.weight": model.get_parameter("2.weight")}, inputs), 1.0)
     assert last >= 0.95 * LOGIT_STEP / 3  # tanh
 
