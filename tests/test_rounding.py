@@ -147,12 +147,14 @@ def test_a_share_of_steps_is_checked() -> None:
 
 
 def test_play_hands_the_edge_to_the_cloud() -> None:
-    config = replace(CONFIG, rounds=2, steps_per_round=4, policy="fixed:rank=2,bits=3,rounding=0.5")
+    # With fewer steps the second round leaves the cloud worse than the edge, and nothing is sent.
+    config = replace(CONFIG, rounds=2, steps_per_round=12, policy="fixed:rank=2,bits=3,rounding=0.5")
     policy, link = make_policy(config.policy, 0), make_link("awgn:snr_db=60,bandwidth_hz=1e9", 0)
     job = build_job(config, policy, link)
     quality = Quality(job, 64)
-    play = Play(config, job, link, policy, LiveCloud(job.trainer, 4, quality.of), quality)
+    play = Play(config, job, link, policy, LiveCloud(job.trainer, 12, quality.of), quality)
     rows = [play.next_round(lambda: None)[0] for _ in range(2)]
+    assert all(row["layers_offered"] for row in rows)
     assert rows[-1]["edge_quality"] == rows[-1]["cloud_quality"]
 
 
