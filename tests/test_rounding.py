@@ -147,7 +147,7 @@ def test_a_share_of_steps_is_checked() -> None:
 
 
 def test_play_hands_the_edge_to_the_cloud() -> None:
-    # With fewer steps the second round leaves the cloud worse than the edge, and nothing is sent.
+    # A cloud that ends a round worse than the edge sends nothing, and would say nothing here.
     config = replace(CONFIG, rounds=2, steps_per_round=12, policy="fixed:rank=2,bits=3,rounding=0.5")
     policy, link = make_policy(config.policy, 0), make_link("awgn:snr_db=60,bandwidth_hz=1e9", 0)
     job = build_job(config, policy, link)
