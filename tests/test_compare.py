@@ -352,7 +352,7 @@ def test_options_choose_among_a_suites_own_and_replace_them(root):
             Path("out"),
             "paper",
             jobs=("sst2",),
-            links=("wide_5dB", "mine=awgn:snr_db=1"),
+            links=("wide_15dB", "mine=awgn:snr_db=1"),
             policies=("mine=fit:bits=8",),
             peers=("none",),
             seeds=2,
@@ -360,7 +360,7 @@ def test_options_choose_among_a_suites_own_and_replace_them(root):
         )
     )
     assert list(chosen.jobs) == ["sst2"]
-    assert chosen.links == {"wide_5dB": whole.links["wide_5dB"], "mine": "awgn:snr_db=1"}
+    assert chosen.links == {"wide_15dB": whole.links["wide_15dB"], "mine": "awgn:snr_db=1"}
     assert (chosen.policies, chosen.peers, chosen.seeds) == ({"mine": "fit:bits=8"}, {}, (0, 1))
     assert resolve(Options(Path("out"), "paper", data_root=root)) == whole
 
