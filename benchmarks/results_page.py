@@ -1,10 +1,12 @@
-"""Write docs/results.md and the tables of README.md from the folders of ``airlora compare``.
+"""Publish comparisons, and write docs/results.md and the tables of README.md from what is published.
 
-    python benchmarks/results_page.py OUT … --docs docs/results.md --readme README.md
+    python benchmarks/results_page.py [OUT …] --docs docs/results.md --readme README.md
 
-Sections of comparisons that are not named stay as the page has them. Hand-written notes on the comparison in folder
-NAME are read from docs/notes/NAME.md; docs/notes/introduction.md and docs/notes/appendix.md open and close the page.
-README.md has a table for a comparison NAME where it has the lines <!-- results:NAME --> and <!-- /results -->.
+The rows of every folder OUT of ``airlora compare`` go to docs/results/NAME, NAME being that of the folder: seeds, jobs
+and arms of several sittings add up. The page has a section for each; sections of before there were such rows stay as
+the page has them. Hand-written notes on comparison NAME are read from docs/notes/NAME.md; docs/notes/introduction.md
+and docs/notes/appendix.md open and close the page. README.md has a table for a comparison NAME where it has the lines
+<!-- results:NAME --> and <!-- /results -->.
 """
 
 from __future__ import annotations
@@ -13,29 +15,31 @@ import argparse
 from pathlib import Path
 
 from airlora.compare.markdown import replace_block, results_block, results_page
+from airlora.compare.published import publish
 
 
 def main() -> None:
     """Read the command line and write the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("outs", nargs="+", type=Path, metavar="OUT", help="a folder written by airlora compare")
-    parser.add_argument("--docs", type=Path, help="the page to write, for example docs/results.md")
-    parser.add_argument("--notes", type=Path, help="folder of hand-written notes [notes beside the page]")
+    parser.add_argument("outs", nargs="*", type=Path, metavar="OUT", help="a folder written by airlora compare")
+    parser.add_argument("--docs", type=Path, required=True, help="the page to write, for example docs/results.md")
     parser.add_argument("--readme", type=Path, help="the file whose marked blocks are replaced")
     options = parser.parse_args()
-    if options.docs:
-        notes = options.notes or options.docs.parent / "notes"
-        before = options.docs.read_text(encoding="utf-8") if options.docs.exists() else ""
-        options.docs.write_text(results_page(options.outs, notes, before), encoding="utf-8")
-        print(f"wrote {options.docs}")
+    docs: Path = options.docs
+    published, notes = docs.with_suffix(""), docs.parent / "notes"
+    for out in options.outs:
+        print(f"published {publish(out, published)}")
+    folders = sorted(path.parent for path in published.glob("*/comparison.json"))
+    before = docs.read_text(encoding="utf-8") if docs.exists() else ""
+    docs.write_text(results_page(folders, notes, before), encoding="utf-8")
+    print(f"wrote {docs}")
     if options.readme:
         text = options.readme.read_text(encoding="utf-8")
-        names = {out.resolve().name: out for out in options.outs}
-        named = [name for name in names if f"<!-- results:{name} -->" in text]
-        for name in named:
-            text = replace_block(text, name, results_block(names[name]))
+        named = [folder for folder in folders if f"<!-- results:{folder.name} -->" in text]
+        for folder in named:
+            text = replace_block(text, folder.name, results_block(folder))
         options.readme.write_text(text, encoding="utf-8")
-        print(f"replaced in {options.readme}: {', '.join(named) or 'nothing, no block has such a name'}")
+        print(f"replaced in {options.readme}: {', '.join(path.name for path in named) or 'no block has such a name'}")
 
 
 if __name__ == "__main__":

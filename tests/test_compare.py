@@ -356,12 +356,13 @@ def test_options_choose_among_a_suites_own_and_replace_them(root):
             policies=("mine=fit:bits=8",),
             peers=("none",),
             seeds=2,
+            first_seed=3,
             data_root=root,
         )
     )
     assert list(chosen.jobs) == ["sst2"]
     assert chosen.links == {"wide_15dB": whole.links["wide_15dB"], "mine": "awgn:snr_db=1"}
-    assert (chosen.policies, chosen.peers, chosen.seeds) == ({"mine": "fit:bits=8"}, {}, (0, 1))
+    assert (chosen.policies, chosen.peers, chosen.seeds) == ({"mine": "fit:bits=8"}, {}, (3, 4))
     assert resolve(Options(Path("out"), "paper", data_root=root)) == whole
 
 
@@ -373,6 +374,7 @@ def test_options_choose_among_a_suites_own_and_replace_them(root):
         ({"suite": "paper", "data_root": Path("nowhere")}, r"job 'sst2' needs nowhere.* lay it out with"),
         ({"jobs": ("sst2",), "links": ("awgn",), "policies": ("fit",)}, "job 'sst2' needs --data-root"),
         ({"suite": "quick", "seeds": 0}, "--seeds 0"),
+        ({"suite": "quick", "first_seed": -1}, "--first-seed -1"),
     ],
 )
 def test_what_a_comparison_lacks_is_named(options, complaint):

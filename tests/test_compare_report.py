@@ -6,6 +6,7 @@ import io
 import json
 import re
 import runpy
+import shutil
 import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
@@ -22,6 +23,7 @@ from airlora.compare.markdown import (
     budget_groups,
     difference,
     kilobytes,
+    measure_tables,
     multiplicity_text,
     percent,
     replace_block,
@@ -30,7 +32,8 @@ from airlora.compare.markdown import (
     seeds_text,
     verdict_rows,
 )
-from airlora.compare.results import read_findings, results_table, write_parquet, write_reports
+from airlora.compare.published import publish
+from airlora.compare.results import gather, read_findings, results_table, write_reports
 from airlora.errors import InputError, OutputError, StoreError
 
 ROUNDS = 4
@@ -90,6 +93,7 @@ def write_arm(
         "plain_lora_bytes": FILE_BYTES,
         "training_s": 12.0,
         "steps_trained": 40,
+        "commit": "abc1234",
     }
     (folder / "summary.json").write_text(json.dumps(summary))
     (folder / "rounds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -98,10 +102,14 @@ def write_arm(
 def write_comparison(out: Path, links: dict[str, str]) -> None:
     made = {
         "commands": ["airlora compare --out OUT --seeds 3"],
-        "commit": "abc1234",
         "versions": {"torch": "2.13.0", "airlora": "0.1"},
         "suite": None,
         "links": links,
+        "jobs": {"intents": {"lr": None}, "stories": {"lr": None}},
+        "arms": {},
+        "peers": [],
+        "seeds": [0, 1, 2],
+        "rates": {"intents": {"nested": {"lr": 1.0}}},
     }
     (out / "comparison.json").write_text(json.dumps(made))
 
@@ -162,7 +170,7 @@ def test_costs_of_a_gain_count_seeds_that_never_get_there_with_all_they_sent(tmp
     for seed, gains in enumerate(([0.5, 0.5], [0.0, 0.5], [0.0, 0.1])):
         write_arm(tmp_path, "j", "l", "fit", seed, gains, [100, 300], 1.0)
     write_comparison(tmp_path, {})
-    write_parquet(tmp_path)
+    gather(tmp_path)
     (row,) = read_findings(tmp_path).means.to_dict("records")
     assert row["reached_90"] == 2
     assert row["bytes_to_90"] == pytest.approx((100 + 400 + 400) / 3)
@@ -203,7 +211,7 @@ def test_an_arm_that_lacks_a_seed_is_compared_over_the_others(tmp_path):
         if seed:
             write_arm(tmp_path, "j", "l", "random", seed, [0.2 + 0.01 * seed], [100], 1.0)
     write_comparison(tmp_path, {})
-    write_parquet(tmp_path)
+    gather(tmp_path)
     pairs = read_findings(tmp_path).pairs
     assert set(pairs["seeds"]) == {2}
 
@@ -215,7 +223,7 @@ def test_rate_differences_over_links_and_by_hand(tmp_path):
             write_arm(tmp_path, "j", link, "fit", seed, [gained], [size], 1.0, "nll")
             write_arm(tmp_path, "j", link, "uniform", seed, [gained], [2 * size], 1.0, "nll")
     write_comparison(tmp_path, {})
-    write_parquet(tmp_path)
+    gather(tmp_path)
     rates = read_findings(tmp_path).rates.set_index(["curve", "other"])
     row = rates.loc[("uniform", "fit")]
     assert (row["mean"], row["worst"]) == (pytest.approx(1.0), pytest.approx(1.0))
@@ -230,7 +238,7 @@ def test_over_one_link_a_family_is_the_curve(tmp_path):
         write_arm(tmp_path, "j", "open", f"peft-lora:rank={rank},file=fp16", 0, [gained], [400 * rank], 1.0)
         write_arm(tmp_path, "j", "open", f"peft-lora:rank={rank},file=fp16,steps=3", 0, [gained], [800 * rank], 1.0)
     write_comparison(tmp_path, {"open": "awgn:snr_db=60"})
-    write_parquet(tmp_path)
+    gather(tmp_path)
     rates = read_findings(tmp_path).rates.set_index(["curve", "other"])
     assert rates.loc[("uniform", "peft-lora:file=fp16")]["mean"] == pytest.approx(-0.75)
     assert rates.loc[("peft-lora:file=fp16,steps=3", "peft-lora:file=fp16")]["mean"] == pytest.approx(1.0)
@@ -280,7 +288,7 @@ def test_every_figure_is_a_png_and_a_well_formed_svg(out):
 
 def test_one_seed_has_no_verdicts_and_says_so(tmp_path):
     fill(tmp_path, seeds=1)
-    write_parquet(tmp_path)
+    gather(tmp_path)
     found = read_findings(tmp_path)
     assert seeds_text(found) == "seed 0 (one seed: no interval and no verdict)"
     assert multiplicity_text(found) == "With one seed there are no verdicts.\n"
@@ -310,8 +318,16 @@ def test_the_page_holds_the_tables_and_the_notes(out, tmp_path):
     (notes / "small.md").write_text("What this says against us.\n")
     (notes / "appendix.md").write_text("## Other things\n")
     page = results_page([out], notes)
-    order = ["# Results", "Read me first.", "## small", "airlora compare --out OUT", "Commit abc1234", "### intents"]
-    order += ["| weak | 0.1 | fit |", "worse -10.0", "### stories", "pairs were tested", "What this says", "## Other"]
+    order = ["# Results", "Read me first.", "## small", "airlora compare --out OUT", "commit abc1234", "### intents"]
+    order += [
+        "| arm | weak (0.1) | strong (1) |",
+        "| fit | 51.0 [50.0, 52.0] | 61.0",
+        "worse -10.0",
+        "### stories",
+        "pairs were tested",
+        "What this says",
+        "## Other",
+    ]
     positions = [page.index(text) for text in order]
     assert positions == sorted(positions)
 
@@ -338,20 +354,59 @@ def test_links_are_grouped_by_the_order_of_magnitude_of_their_budget(out):
     assert groups == {0: ["none"], 0.01: ["lean"], 0.1: ["middling"], 1: ["ample"], float("inf"): ["open"]}
 
 
-def test_the_script_writes_docs_and_readme(out, tmp_path, monkeypatch):
+def test_the_script_publishes_and_writes_docs_and_readme(out, tmp_path, monkeypatch):
     script = Path(__file__).parents[1] / "benchmarks" / "results_page.py"
-    readme = tmp_path / "README.md"
+    docs, readme = tmp_path / "results.md", tmp_path / "README.md"
+    docs.write_text("# Results\n\n## earlier\n\nkept\n")
     readme.write_text("<!-- results:small -->\n<!-- /results -->\n")
-    arguments = [str(out), "--docs", str(tmp_path / "results.md"), "--readme", str(readme)]
-    monkeypatch.setattr(sys, "argv", [str(script), *arguments])
-    runpy.run_path(str(script), run_name="__main__")
-    page = results_page([out])
-    assert (tmp_path / "results.md").read_text() == page
-    assert "`stories`: nll" in readme.read_text()
-    other = page.replace("## small\n", "## earlier\n", 1)
-    both = results_page([out], before=other)
-    assert [line for line in both.splitlines() if line.startswith("## ")] == ["## earlier", "## small"]
-    assert results_page([out], before=both) == both
+    for outs in ([str(out)], []):  # the second time from what is published alone
+        monkeypatch.setattr(sys, "argv", [str(script), *outs, "--docs", str(docs), "--readme", str(readme)])
+        runpy.run_path(str(script), run_name="__main__")
+        page = docs.read_text()
+        assert [line for line in page.splitlines() if line.startswith("## ")] == ["## earlier", "## small"]
+        assert page.endswith(results_page([out]).partition("## small")[2])
+        assert "`stories`: nll" in readme.read_text()
+
+
+def test_over_one_link_all_measures_stand_side_by_side(out):
+    found = read_findings(out)
+    ((_, headings, rows),) = measure_tables(replace(found, means=found.means[found.means["link"] == "weak"]), "intents")
+    assert headings[:4] == ["arm", "cloud", "edge at the end [95 %]", "edge over time [95 %]"]
+    assert [row[0] for row in rows] == ["fit", "uniform:rank=2", "peft-lora:rank=8"]
+
+
+def test_sittings_published_one_after_the_other_are_one_comparison(tmp_path):
+    whole, first, second = (tmp_path / name / "small" for name in ("whole", "first", "second"))
+    for folder, seeds in ((whole, 3), (first, 2), (second, 3)):
+        fill(folder, seeds)
+    for path in second.glob("arms/*/seed-1"):
+        shutil.rmtree(path)  # seed 0 is there in both sittings
+    publish(whole, tmp_path / "at-once")
+    publish(first, tmp_path / "in-two")
+    publish(second, tmp_path / "in-two")
+    at_once, in_two = (read_findings(tmp_path / name / "small") for name in ("at-once", "in-two"))
+    pd.testing.assert_frame_equal(at_once.arms, in_two.arms)
+    pd.testing.assert_frame_equal(at_once.rounds, in_two.rounds)
+    assert results_page([tmp_path / "at-once" / "small"]) == results_page([tmp_path / "in-two" / "small"])
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("links", {"weak": "awgn:snr_db=-9"}, "another 'weak' among its links"),
+        ("jobs", {"intents": {"lr": 1.0}}, "another 'intents' among its jobs"),
+        ("rates", {"intents": {"nested": {"lr": 2.0}}}, "another 'nested' among its rates of intents"),
+    ],
+)
+def test_another_grid_is_not_mixed_into_what_is_published(tmp_path, part, change, message):
+    out = fill(tmp_path / "small", seeds=1)
+    target = publish(out, tmp_path / "published")
+    before = {path: path.read_bytes() for path in target.iterdir()}
+    made = json.loads((out / "comparison.json").read_text())
+    (out / "comparison.json").write_text(json.dumps({**made, part: {**made[part], **change}}))
+    with pytest.raises(OutputError, match=message):
+        publish(out, tmp_path / "published")
+    assert {path: path.read_bytes() for path in target.iterdir()} == before
 
 
 def test_arms_are_told_apart_by_style():
@@ -411,4 +466,4 @@ def test_files_of_another_version_are_refused(tmp_path):
     del summary["validation"]
     path.write_text(json.dumps(summary))
     with pytest.raises(StoreError, match="not a finished arm of this version"):
-        write_parquet(tmp_path)
+        gather(tmp_path)

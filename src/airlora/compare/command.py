@@ -34,7 +34,7 @@ class Options:
 
     Attributes:
         out: output folder. suite: name of a ready suite.
-        jobs, links, policies, peers: see ``resolve``. seeds: how many.
+        jobs, links, policies, peers: see ``resolve``. seeds: how many, from first_seed on.
         data_root: folder of real data. rates: TOML file of tuned learning rates.
         parallel: processes. resume: the folder may hold finished arms. command: as typed.
     """
@@ -51,10 +51,13 @@ class Options:
     parallel: int = 1
     resume: bool = False
     command: str = ""
+    first_seed: int = 0
 
     def __post_init__(self) -> None:
         if (self.seeds is not None and self.seeds < 1) or self.parallel < 1:
             raise InputError(f"--seeds {self.seeds} and --parallel {self.parallel} must be at least 1")
+        if self.first_seed < 0:
+            raise InputError(f"--first-seed {self.first_seed} must be at least 0")
         if self.suite is not None and self.suite not in SUITES:
             raise InputError(f"unknown suite {self.suite!r}; there are: {', '.join(SUITES)}")
 
@@ -116,9 +119,9 @@ def resolve(options: Options) -> Comparison:
     if options.suite is None:
         jobs = dict(_job(text, options.data_root) for text in options.jobs)
         links = dict(named(text, "link") for text in options.links)
-        seeds = tuple(range(options.seeds or 3))
+        seeds = tuple(range(options.first_seed, options.first_seed + (options.seeds or 3)))
         return Comparison(jobs, links, given_policies, seeds, given_peers, rates)
-    ready = SUITES[options.suite].comparison(options.data_root, options.seeds, rates)
+    ready = SUITES[options.suite].comparison(options.data_root, options.seeds, rates, options.first_seed)
     return replace(
         ready,
         jobs={

@@ -50,7 +50,7 @@ def _header(found: Findings) -> str:
     policies = found.means.loc[found.means["arm_kind"] == "policy", "arm"].nunique()
     facts = [
         *([f"suite {found.suite}"] if found.suite else []),
-        f"commit {found.commit}",
+        markdown.commits_text(found),
         markdown.seeds_text(found),
         count_text(found.arms["job"].nunique(), "job"),
         count_text(found.arms["link"].nunique(), "link"),

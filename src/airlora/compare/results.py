@@ -26,7 +26,10 @@ _FINALS = (
     "edge_quality",
     "training_s",
     "steps_trained",
+    "commit",
 )
+FILES = ("comparison.json", "results.parquet", "finals.csv")
+"""What a comparison's tables are worked out from."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,13 @@ class Findings:
     """A finished comparison, as read from its folder.
 
     Attributes:
-        name: of the folder. commands (of all sittings), commit, suite, versions: what made it. links: name -> SPEC.
+        name: of the folder. commands (of all sittings), suite, versions: what made it. links: name -> SPEC.
         rounds: one row a round (results.parquet). arms: one row an arm and seed. means: one row an arm.
         pairs: paired differences. rates: Bjøntegaard's rate differences.
     """
 
     name: str
     commands: tuple[str, ...]
-    commit: str
     suite: str
     versions: dict[str, str]
     links: dict[str, str]
@@ -61,33 +63,39 @@ class Findings:
         return tuple(sorted(int(seed) for seed in self.arms.loc[self.arms["job"] == job, "seed"].unique()))
 
     @property
+    def commits(self) -> tuple[str, ...]:
+        """Those that its arms were made at, by their first seed."""
+        return tuple(dict.fromkeys(self.arms.sort_values("seed", kind="stable")["commit"]))
+
+    @property
     def reference(self) -> str:
         """The arm that verdicts are stated against."""
         return tables.reference_arm(self.arms)
 
 
-def write_parquet(out: Path) -> Path:
-    """Gather the rounds of every finished arm into ``results.parquet``, one row a round; returns its path.
+def gather(out: Path) -> None:
+    """Gather every finished arm into ``results.parquet``, one row a round, and ``finals.csv``, one row an arm.
 
-    Quality is on the validation split; ``mean_rank`` and ``mean_bits`` are over projections (bits over those
-    that sent something), ``decision_s`` and ``train_s`` real time.
+    Quality is on the validation split in the one and on the test split in the other; ``mean_rank`` and ``mean_bits``
+    are over projections (bits over those that sent something), ``decision_s`` and ``train_s`` real time.
 
     Raises:
         OutputError: no arm has finished.
         StoreError: a file of an arm lacks something.
     """
     rows: list[dict[str, Any]] = []
+    finals: list[dict[str, Any]] = []
     for path, summary in _summaries(out):
         lines = (path.parent / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
         try:
             rows += [_row(summary, json.loads(line)) for line in lines]
+            finals.append({name: summary[name] for name in _FINALS})
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(
                 f"{path.parent} is not a finished arm of this version ({error!r}); run it again"
             ) from error
-    table = pd.DataFrame(rows)
-    table.to_parquet(out / "results.parquet", index=False)
-    return out / "results.parquet"
+    pd.DataFrame(rows).to_parquet(out / "results.parquet", index=False)
+    pd.DataFrame(finals).to_csv(out / "finals.csv", index=False)
 
 
 def _row(summary: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
@@ -118,21 +126,18 @@ def _row(summary: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_findings(out: Path) -> Findings:
-    """Read a comparison's folder and work out its tables.
+    """Read what ``gather`` or ``publish`` wrote and work out the tables.
 
     Raises:
         OutputError: it holds no finished arm. StoreError: a file is not what ``airlora compare`` writes.
     """
-    made = _json(out / "comparison.json")
-    finals = pd.DataFrame([{name: summary[name] for name in _FINALS} for _, summary in _summaries(out)])
-    finals["head_only_quality"] = finals["head_only_quality"].astype(float)
-    rounds = pd.read_parquet(out / "results.parquet")
+    rounds, finals = read_tables(out)
+    made = read_made(out)
     try:
         arms = tables.measure_arms(rounds, finals)
         return Findings(
             name=out.resolve().name,
             commands=tuple(made["commands"]),
-            commit=made["commit"],
             suite=made["suite"] or "",
             versions=dict(made["versions"]),
             links=dict(made["links"]),
@@ -147,7 +152,7 @@ def read_findings(out: Path) -> Findings:
 
 
 def write_reports(out: Path) -> None:
-    """Write results.parquet, summary.csv, means.csv, pairs.csv, rates.csv, report.html and figures/ from the arms.
+    """Write results.parquet, finals.csv, summary.csv, means.csv, pairs.csv, rates.csv, report.html and figures/.
 
     Raises:
         OutputError: no arm has finished. StoreError: a file is not what ``airlora compare`` writes.
@@ -156,7 +161,7 @@ def write_reports(out: Path) -> None:
     from airlora.compare.figures import draw_figures
     from airlora.compare.page import render
 
-    write_parquet(out)
+    gather(out)
     found = read_findings(out)
     found.arms.to_csv(out / "summary.csv", index=False)
     found.means.to_csv(out / "means.csv", index=False)
@@ -179,6 +184,22 @@ def results_table(out: Path) -> Group:
             grid.add_row(*cells)
         parts.append(grid)
     return Group(*parts)
+
+
+def read_tables(out: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(rounds, finals) of a comparison's folder; errors as ``read_findings``."""
+    if not (out / "finals.csv").exists():
+        raise OutputError(f"{out} holds no finished arm; run airlora compare --out {out} first")
+    return pd.read_parquet(out / "results.parquet"), pd.read_csv(out / "finals.csv")
+
+
+def read_made(out: Path) -> dict[str, Any]:
+    """``comparison.json`` of a comparison's folder: what was asked for, and what made it.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    return _json(out / "comparison.json")
 
 
 def _summaries(out: Path) -> list[tuple[Path, dict[str, Any]]]:

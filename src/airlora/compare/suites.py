@@ -89,8 +89,8 @@ class Suite:
     needs_data: bool
     build: Callable[[Path, tuple[int, ...], Rates], Comparison]
 
-    def comparison(self, data_root: Path | None, seeds: int | None, rates: Rates) -> Comparison:
-        """The grid.
+    def comparison(self, data_root: Path | None, seeds: int | None, rates: Rates, first_seed: int = 0) -> Comparison:
+        """The grid, with so many seeds (None: as many as the suite has) from ``first_seed`` on.
 
         Raises:
             InputError: the data root is needed and not given, or lacks something.
@@ -99,7 +99,7 @@ class Suite:
             raise InputError(
                 f"suite {self.name!r} needs real data; give --data-root, a folder made by benchmarks/prepare.py"
             )
-        return self.build(data_root or Path(), tuple(range(seeds or self.seeds)), rates)
+        return self.build(data_root or Path(), tuple(range(first_seed, first_seed + (seeds or self.seeds))), rates)
 
 
 def job(root: Path, name: str, **changes: Any) -> RunConfig:
