@@ -364,7 +364,11 @@ def test_the_script_publishes_and_writes_docs_and_readme(out, tmp_path, monkeypa
         runpy.run_path(str(script), run_name="__main__")
         page = docs.read_text()
         assert [line for line in page.splitlines() if line.startswith("## ")] == ["## earlier", "## small"]
-        assert page.endswith(results_page([out]).partition("## small")[2])
+        shown = re.sub(r"!\[.*\]\((.*)\)\n\n", "", page)
+        assert shown.endswith(results_page([out]).partition("## small")[2])
+        for name in re.findall(r"!\[.*\]\((.*)\)", page):
+            assert ElementTree.parse(tmp_path / name).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+        assert page.count("](results/small/pareto-") == 2
         assert "`stories`: nll" in readme.read_text()
 
 
@@ -381,13 +385,12 @@ def test_sittings_published_one_after_the_other_are_one_comparison(tmp_path):
         fill(folder, seeds)
     for path in second.glob("arms/*/seed-1"):
         shutil.rmtree(path)  # seed 0 is there in both sittings
-    publish(whole, tmp_path / "at-once")
-    publish(first, tmp_path / "in-two")
-    publish(second, tmp_path / "in-two")
-    at_once, in_two = (read_findings(tmp_path / name / "small") for name in ("at-once", "in-two"))
-    pd.testing.assert_frame_equal(at_once.arms, in_two.arms)
-    pd.testing.assert_frame_equal(at_once.rounds, in_two.rounds)
-    assert results_page([tmp_path / "at-once" / "small"]) == results_page([tmp_path / "in-two" / "small"])
+    at_once, in_two = (tmp_path / name / "results" / "small" for name in ("at-once", "in-two"))
+    for source, target in ((whole, at_once), (first, in_two), (second, in_two)):
+        assert publish(source, target.parent) == target
+    for part in ("arms", "rounds"):
+        pd.testing.assert_frame_equal(getattr(read_findings(at_once), part), getattr(read_findings(in_two), part))
+    assert results_page([at_once]) == results_page([in_two])
 
 
 @pytest.mark.parametrize(

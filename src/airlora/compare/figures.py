@@ -100,6 +100,12 @@ def draw_figures(found: Findings, folder: Path) -> Charts:
     )
 
 
+def pareto_charts(found: Findings) -> list[Chart]:
+    """Quality against bytes, one chart a job, written nowhere."""
+    painter = _Painter(found, None, arm_styles(found.arms))
+    return [painter.pareto(str(job)) for job in dict.fromkeys(found.means["job"])]
+
+
 def link_title(found: Findings, job: str, link: str) -> str:
     """A link for a person: its SNR where that is what it is, else its name; and its budget."""
     means = found.means[(found.means["job"] == job) & (found.means["link"] == link)]
@@ -114,7 +120,7 @@ def link_title(found: Findings, job: str, link: str) -> str:
 @dataclass(frozen=True)
 class _Painter:
     found: Findings
-    folder: Path
+    folder: Path | None
     styles: dict[str, ArmStyle]
 
     def _draw(self, name: str, title: str, note: str, size_in: tuple[float, float], paint: Any) -> Chart:
@@ -122,10 +128,12 @@ class _Painter:
 
         def paint_and_save(figure: Figure) -> None:
             paint(figure)
-            figure.savefig(self.folder / f"{name}.png", dpi=_PNG_DPI, facecolor="white")
+            if self.folder:
+                figure.savefig(self.folder / f"{name}.png", dpi=_PNG_DPI, facecolor="white")
 
         chart = draw(name, title, note, size_in, paint_and_save)
-        (self.folder / f"{name}.svg").write_text(chart.svg, encoding="utf-8")
+        if self.folder:
+            (self.folder / f"{name}.svg").write_text(chart.svg, encoding="utf-8")
         return chart
 
     def pareto(self, job: str) -> Chart:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from airlora.compare import tables
+from airlora.compare.plan import slug
 from airlora.compare.statistics import FEW_SEEDS, false_alarm_rate
 from airlora.errors import InputError
 from airlora.report.units import UNKNOWN, ratio_text
@@ -213,7 +214,7 @@ def results_page(outs: Sequence[Path], notes: Path | None = None, before: str = 
     sections = dict(_SECTION.findall(before))
     for out in outs:
         found = read_findings(out)
-        parts = [*_comparison(found), _note(notes, found.name) or _note(out.resolve().parent, found.name)]
+        parts = [*_comparison(found, out), _note(notes, found.name) or _note(out.resolve().parent, found.name)]
         sections[found.name] = "\n".join(part for part in parts if part)
     page = ["# Results\n", _GENERATED, _note(notes, "introduction"), *sections.values(), _note(notes, "appendix")]
     return "\n".join(part for part in page if part)
@@ -239,7 +240,7 @@ def _note(folder: Path | None, name: str) -> str:
     return path.read_text(encoding="utf-8").strip() + "\n" if path and path.is_file() else ""
 
 
-def _comparison(found: Findings) -> list[str]:
+def _comparison(found: Findings, folder: Path) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in sorted(found.versions.items()))
     suite = f"; suite `{found.suite}`" if found.suite else ""
     parts = [
@@ -260,6 +261,10 @@ def _comparison(found: Findings) -> list[str]:
             f"Quality is {metric} in {unit(metric)}, {better} is better.{only} Before training the edge has"
             f" {quality(first['base_quality'], metric)}{alone}.\n"
         )
+        chart = folder / f"{slug(f'pareto-{job}')}.svg"
+        if chart.exists():  # of a published one, whose folder stands beside the page
+            address = "/".join(chart.parts[-3:])
+            parts.append(f"![{job}: quality of the edge's model at the end against bytes on air]({address})\n")
         for title, headings, rows in measure_tables(found, job):
             parts += [f"{title}:\n", table(headings, rows)]
         for measure, title in zip(tables.PAIR_MEASURES, ("at the end", "over time"), strict=True):

@@ -1,8 +1,9 @@
 """Published comparisons: the rows of a comparison's folder, small enough to stand beside the page that they make.
 
 ``FOLDER/NAME`` holds ``results.parquet`` (a row a round), ``finals.csv`` (a row an arm and seed) and
-``comparison.json``: enough for every table and plot, without the recordings and the arms' own files. Comparisons of
-several sittings or machines become one: seeds, jobs or arms that came later are added.
+``comparison.json``: enough for every table and plot, without the recordings and the arms' own files; and
+``pareto-JOB.svg``, quality against bytes. Comparisons of several sittings or machines become one: seeds, jobs or arms
+that came later are added.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import Any
 
 import pandas as pd
 
+from airlora.compare.figures import pareto_charts
 from airlora.compare.replay import write_json
-from airlora.compare.results import gather, read_made, read_tables
+from airlora.compare.results import gather, read_findings, read_made, read_tables
 from airlora.errors import OutputError
 
 _KEY = ["job", "link", "arm", "seed"]
@@ -46,6 +48,9 @@ def publish(out: Path, folder: Path) -> Path:
     rounds.to_parquet(target / "results.parquet", index=False, compression="zstd")
     finals.to_csv(target / "finals.csv", index=False)
     write_json(target / "comparison.json", made)
+    for chart in pareto_charts(read_findings(target)):
+        drawn = chart.svg.replace("<svg ", '<svg style="background: white" ', 1)  # a dark page would hide its ink
+        (target / f"{chart.slug}.svg").write_text(drawn, encoding="utf-8")
     return target
 
 
