@@ -440,6 +440,20 @@ def test_the_reference_arm(arms, expected):
     assert tables.reference_arm(pd.DataFrame(arms, columns=["arm", "arm_kind"])) == expected
 
 
+def test_in_reward_the_reference_is_the_rule_that_is_told_the_price():
+    arms = pd.DataFrame({"arm": ["airllm", "fit:airtime_weight=0.1", "fit"], "arm_kind": "policy"})
+    assert tables.reference_arm(arms, tables.PRICED) == "fit:airtime_weight=0.1"
+    assert tables.reference_arm(arms) == tables.reference_arm(arms.drop(index=1), tables.PRICED) == "fit"
+
+
+def test_more_reward_is_better_where_less_nll_is(out):
+    pairs = tables.against(read_findings(out).pairs, "fit").set_index(["job", "measure", "link", "arm"])
+    for job in ("intents", "stories"):
+        row = pairs.loc[(job, tables.PRICED, "weak", "uniform:rank=2")]
+        # Shares of the cloud's 0.5: 0.2 less in two of four rounds; the airtime is the same.
+        assert (row["difference"], row["verdict"], row["metric"]) == (pytest.approx(-0.1), "worse", "reward")
+
+
 def test_numbers_as_written():
     assert [percent(ratio) for ratio in (-0.5, 2.0, 3.6, None)] == ["-50 %", "+200 %", "×4.6", "–"]
     assert (kilobytes(1234567), kilobytes(1359.5), kilobytes(0)) == ("1\u00a0230", "1.36", "0")

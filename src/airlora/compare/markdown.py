@@ -45,7 +45,7 @@ def quality_interval(mean: float, low: float, high: float, metric: str) -> str:
 
 
 def difference(mean: float, metric: str) -> str:
-    """A signed difference of qualities: points or nats."""
+    """A signed difference of qualities, in points or nats, or of rewards."""
     text = f"{100 * mean:+.1f}" if metric == "accuracy" else f"{mean:+.3f}"
     return text if float(text) else text[1:]  # no sign where nothing is left of it
 
@@ -105,14 +105,15 @@ def verdict_rows(found: Findings, job: str, measure: str) -> tuple[list[str], li
     pairs = found.pairs
     if pairs.empty:
         return [], []
-    table = tables.against(pairs[(pairs["job"] == job) & (pairs["measure"] == measure)], found.reference)
+    reference = found.reference(measure)
+    table = tables.against(pairs[(pairs["job"] == job) & (pairs["measure"] == measure)], reference)
     links = [link for link in link_order(found, job) if link in set(table["link"])]
     rows = []
     for arm in arm_order(found):
         mine = table[table["arm"] == arm].set_index("link")
         if len(mine):
             rows.append([arm, *(_verdict(mine.loc[link]) if link in mine.index else UNKNOWN for link in links)])
-    return [f"against {found.reference}", *links], rows
+    return [f"against {reference}", *links], rows
 
 
 def _verdict(row: Any) -> str:
@@ -146,7 +147,7 @@ def rate_rows(found: Findings, job: str) -> list[list[str]]:
     if rates.empty:
         return []
     rates = rates[rates["job"] == job]
-    candidates = (found.reference, tables.all_peers("fp16"), tables.family(found.reference))
+    candidates = (found.reference(), tables.all_peers("fp16"), tables.family(found.reference()))
     reference = next((name for name in candidates if name in set(rates["other"])), None)
     if reference:
         rates = rates[rates["other"] == reference]
@@ -267,13 +268,11 @@ def _comparison(found: Findings, folder: Path) -> list[str]:
             parts.append(f"![{job}: quality of the edge's model at the end against bytes on air]({address})\n")
         for title, headings, rows in measure_tables(found, job):
             parts += [f"{title}:\n", table(headings, rows)]
-        for measure, title in zip(tables.PAIR_MEASURES, ("at the end", "over time"), strict=True):
+        for measure, title in tables.PAIR_MEASURES.items():
             headings, rows = verdict_rows(found, job, measure)
             if rows:
-                parts.append(
-                    f"Paired difference to `{found.reference}` in edge quality {title}"
-                    f" ({'points' if metric == 'accuracy' else 'nats'}, positive is better):\n"
-                )
+                of = "" if measure == tables.PRICED else f" ({'points' if metric == 'accuracy' else 'nats'})"
+                parts.append(f"Paired difference to `{found.reference(measure)}` in {title}{of}, positive is better:\n")
                 parts.append(table(headings, rows))
         rates = rate_rows(found, job)
         if rates:
@@ -335,7 +334,7 @@ def multiplicity_text(found: Findings) -> str:
     if rate is None:
         return "With one seed there are no verdicts.\n"
     return (
-        f"{len(tested)} pairs were tested (both measures, every two arms, every link), {len(decided)} of them with a"
+        f"{len(tested)} pairs were tested (every measure, every two arms, every link), {len(decided)} of them with a"
         f" verdict of better or worse. Each is stated on its own, and with {int(tested['seeds'].max())} seeds about"
         f" {100 * rate:.0f} % of pairs that do not differ get one by chance."
         f" {int((decided['q'] <= 0.05).sum())} also keep the false discovery rate of their job and measure at 5 %"

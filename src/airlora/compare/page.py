@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from airlora.compare import markdown
+from airlora.compare import markdown, tables
 from airlora.compare.measures import AREA_RANGE, LTE_PHONE
 from airlora.report.drawing import Chart
 from airlora.report.page import document
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from airlora.compare.figures import Charts
     from airlora.compare.results import Findings
 
-_MEASURE_TITLES = {
-    "edge_quality": "at the end (test split)",
-    "mean_edge_quality": "averaged over time (validation split)",
-}
 _VERDICT_STYLES = {
     "better": "background:#dcf1e9;color:#00553f",
     "worse": "background:#fbe8d3;color:#7a3a00",
@@ -83,15 +79,16 @@ def _links(found: Findings) -> str:
 def _verdicts(found: Findings) -> str:
     parts = []
     for job in dict.fromkeys(found.means["job"]):
-        for measure, title in _MEASURE_TITLES.items():
+        for measure, title in tables.PAIR_MEASURES.items():
             head, rows = markdown.verdict_rows(found, job, measure)
             if rows:
-                parts.append(_heading(f"{job}: edge quality {title}") + _table(head, rows, verdicts=True))
+                parts.append(_heading(f"{job}: {title}") + _table(head, rows, verdicts=True))
     if not parts:
         return _lead("There is only one arm: nothing to compare.")
     lead = (
-        f"Paired differences at equal job, link and seed against {found.reference}: positive is better, in points of"
-        " accuracy or in nats. A verdict is given where the bootstrap 95 % interval over seeds excludes 0."
+        f"Paired differences at equal job, link and seed against {found.reference()} (in reward, against"
+        f" {found.reference(tables.PRICED)}): positive is better, in points of accuracy or in nats. A verdict is given"
+        " where the bootstrap 95 % interval over seeds excludes 0."
         f" {markdown.multiplicity_text(found)} Every pair of arms, with intervals and p-values, is in pairs.csv."
     )
     return _lead(lead) + "".join(parts)

@@ -67,10 +67,9 @@ class Findings:
         """Those that its arms were made at, by their first seed."""
         return tuple(dict.fromkeys(self.arms.sort_values("seed", kind="stable")["commit"]))
 
-    @property
-    def reference(self) -> str:
-        """The arm that verdicts are stated against."""
-        return tables.reference_arm(self.arms)
+    def reference(self, measure: str = "edge_quality") -> str:
+        """The arm that verdicts by a measure are stated against."""
+        return tables.reference_arm(self.arms, measure)
 
 
 def gather(out: Path) -> None:

@@ -14,8 +14,13 @@ from airlora.compare.bjontegaard import RateDifference, rate_difference
 ALL_LINKS = "all links"
 """Stands where a link's name does, for differences averaged over the links of a job within each seed."""
 
-PAIR_MEASURES = ("edge_quality", "mean_edge_quality")
-"""What arms are compared by: at the end (test split), and averaged over time (validation split)."""
+PRICED = "reward_0.1"
+PAIR_MEASURES = {
+    "edge_quality": "edge quality at the end (test split)",
+    "mean_edge_quality": "edge quality averaged over time (validation split)",
+    PRICED: "reward at λ = 0.1",
+}
+"""What arms are compared by, and what it is called."""
 
 _ARM = ["job", "link", "arm", "arm_kind"]
 REWARDS = tuple(f"reward_{weight:g}" for weight in measures.AIRTIME_WEIGHTS)
@@ -152,14 +157,14 @@ def paired_differences(arms: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row a measure, job, link (and ``ALL_LINKS``, where a job has several) and pair: ``difference``
-        (arm − other, in the metric's unit, positive is better) with interval, ``seeds``, ``p`` of the paired
+        (arm − other, in the unit of ``metric``, positive is better) with interval, ``seeds``, ``p`` of the paired
         t-test, ``q`` (false discovery rate within the measure and job) and ``verdict``.
     """
     parts = []
     for measure in PAIR_MEASURES:
         for job, group in arms.groupby("job", sort=False):
-            sign = 1.0 if bool(group["higher_is_better"].iloc[0]) else -1.0
-            gains = group.assign(gain=sign * group[measure])
+            lower = measure != PRICED and not bool(group["higher_is_better"].iloc[0])
+            gains = group.assign(gain=(-1.0 if lower else 1.0) * group[measure].astype(float))
             links = [(link, part) for link, part in gains.groupby("link", sort=False)]
             tables = [(str(link), part.pivot(index="arm", columns="seed", values="gain")) for link, part in links]
             if len(tables) > 1:
@@ -169,7 +174,7 @@ def paired_differences(arms: pd.DataFrame) -> pd.DataFrame:
             if len(family):
                 family.insert(0, "measure", measure)
                 family.insert(1, "job", job)
-                family["metric"] = group["metric"].iloc[0]
+                family["metric"] = "reward" if measure == PRICED else group["metric"].iloc[0]
                 family["q"] = statistics.false_discovery_rates(family["p"])
                 parts.append(family)
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
@@ -228,12 +233,16 @@ def against(pairs: pd.DataFrame, reference: str) -> pd.DataFrame:
 REFERENCES = ("fit", "peft-lora:rank=8", "peft-lora:rank=8,file=fp32")
 """Arms that verdicts are stated against: the first of them that took part, else the first policy, else any arm."""
 
+PRICED_REFERENCE = "fit:airtime_weight=0.1"
+"""Goes before ``REFERENCES`` where airtime has a price: the same rule, told it."""
 
-def reference_arm(arms: pd.DataFrame) -> str:
-    """The arm that verdicts are stated against; see ``REFERENCES``."""
+
+def reference_arm(arms: pd.DataFrame, measure: str = "edge_quality") -> str:
+    """The arm that verdicts by a measure are stated against; see ``REFERENCES``."""
     names = list(dict.fromkeys(arms["arm"]))
     policies = [name for name in names if (arms.loc[arms["arm"] == name, "arm_kind"] == "policy").any()]
-    return str(([name for name in REFERENCES if name in names] or policies or names)[0])
+    wanted = (PRICED_REFERENCE, *REFERENCES) if measure == PRICED else REFERENCES
+    return str(([name for name in wanted if name in names] or policies or names)[0])
 
 
 _SIZE_KEYS = ("rank", "bits", "divide", "rounding")
