@@ -291,7 +291,7 @@ MEASURES = (
     ("Edge at the end, test split [95 %]", HEADINGS.index("edge at the end [95 %]")),
     ("Edge over time, validation split [95 %]", HEADINGS.index("edge over time [95 %]")),
     ("kB on air, all rounds", HEADINGS.index("kB on air")),
-    ("Rounds without anything in time", HEADINGS.index("missed")),
+    ("Rounds in which something offered did not arrive in time", HEADINGS.index("missed")),
     ("kB on air to 95 % of the cloud's gain", HEADINGS.index("kB to 95 %")),
     ("Reward at λ = 0 / 0.1 / 1", HEADINGS.index("reward, λ = 0 / 0.1 / 1")),
 )
