@@ -379,6 +379,16 @@ def test_over_one_link_all_measures_stand_side_by_side(out):
     assert [row[0] for row in rows] == ["fit", "uniform:rank=2", "peft-lora:rank=8"]
 
 
+def test_a_published_comparison_names_no_path_of_the_machine_that_made_it(tmp_path):
+    out = fill(tmp_path / "small", seeds=1)
+    made = json.loads((out / "comparison.json").read_text())
+    command = f"airlora compare quick --out {out}"
+    (out / "comparison.json").write_text(json.dumps({**made, "command": command, "commands": [command]}))
+    text = (publish(out, tmp_path / "published") / "comparison.json").read_text()
+    assert str(tmp_path) not in text
+    assert text.count("airlora compare quick --out OUT") == 2
+
+
 def test_sittings_published_one_after_the_other_are_one_comparison(tmp_path):
     whole, first, second = (tmp_path / name / "small" for name in ("whole", "first", "second"))
     for folder, seeds in ((whole, 3), (first, 2), (second, 3)):

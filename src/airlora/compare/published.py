@@ -35,6 +35,7 @@ def publish(out: Path, folder: Path) -> Path:
     target = folder / out.resolve().name
     made = read_made(out)
     made["commands"] = [command.replace(str(out), "OUT") for command in made["commands"]]
+    made["command"] = made["commands"][-1]
     rounds, finals = read_tables(out)
     if target.exists():
         earlier = read_made(target)
