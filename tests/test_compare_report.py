@@ -20,6 +20,7 @@ from rich.console import Console
 from airlora.compare import tables
 from airlora.compare.figures import arm_styles
 from airlora.compare.markdown import (
+    budget_cells,
     budget_groups,
     difference,
     kilobytes,
@@ -377,6 +378,18 @@ def test_over_one_link_all_measures_stand_side_by_side(out):
     ((_, headings, rows),) = measure_tables(replace(found, means=found.means[found.means["link"] == "weak"]), "intents")
     assert headings[:4] == ["arm", "cloud", "edge at the end [95 %]", "edge over time [95 %]"]
     assert [row[0] for row in rows] == ["fit", "uniform:rank=2", "peft-lora:rank=8"]
+
+
+def test_a_figure_of_fewer_seeds_is_marked_and_does_not_count_among_means(tmp_path):
+    out = fill(tmp_path / "small")
+    shutil.rmtree(out / "arms" / "intents" / "seed-2" / "weak" / "fit")
+    gather(out)
+    found = read_findings(out)
+    title, _, rows = next(measure_tables(found, "intents"))
+    assert rows[0] == ["fit", "50.5 [50.0, 51.0] †", "61.0 [60.0, 62.0]"], title
+    head, (fit, *_) = budget_cells(found, "intents")
+    assert dict(zip(head, fit, strict=True))["end, 0.1"] == "–"
+    assert dict(zip(head, fit, strict=True))["end, 1"] == "61.0"
 
 
 def test_a_published_comparison_names_no_path_of_the_machine_that_made_it(tmp_path):

@@ -232,7 +232,8 @@ an arm and seed, are in `docs/results/` where they were kept.
 Qualities are means over seeds, with bootstrap 95 % intervals in brackets. *edge at the end* is on the test split,
 *edge over time* on the validation split. *budget*, in brackets behind a link, is what the link carries before the
 deadline over the bytes of a plain fp32 LoRA of rank 8. kB and misses are of all rounds together; ≥ marks a mean in
-which seeds that never got there count with all they sent.
+which seeds that never got there count with all they sent; † marks one of fewer seeds than its job has, to be compared
+by the paired differences alone.
 """
 
 
@@ -287,6 +288,9 @@ def commits_text(found: Findings) -> str:
     return f"commit{'s' if len(found.commits) > 1 else ''} {', '.join(found.commits)}"
 
 
+FEWER = " †"
+"""Behind a figure that has fewer seeds than its job."""
+
 MEASURES = (
     ("Edge at the end, test split [95 %]", HEADINGS.index("edge at the end [95 %]")),
     ("Edge over time, validation split [95 %]", HEADINGS.index("edge over time [95 %]")),
@@ -310,10 +314,18 @@ def measure_tables(found: Findings, job: str) -> Iterator[tuple[str, list[str], 
         cells = [[arm, *(by_key[arm, links[0]][column] for column in columns)] for arm in arms]
         yield f"Over {links[0]}", ["arm", *(HEADINGS[column] for column in columns)], cells
         return
+    means = found.means[(found.means["job"] == job) & (found.means["seeds"] < len(found.seeds_of(job)))]
+    fewer = set(zip(means["arm"], means["link"], strict=True))
+
+    def cell(arm: str, link: str, column: int) -> str:
+        if (arm, link) not in by_key:
+            return UNKNOWN
+        return by_key[arm, link][column] + (FEWER if (arm, link) in fewer else "")
+
     budgets = {row["link"]: row["budget"] for row in rows}
     headings = ["arm", *(f"{link} ({budgets[link]})" for link in links)]
     for title, column in MEASURES:
-        grid = [[by_key[arm, link][column] if (arm, link) in by_key else UNKNOWN for link in links] for arm in arms]
+        grid = [[cell(arm, link, column) for link in links] for arm in arms]
         yield title, headings, [[arm, *cells] for arm, cells in zip(arms, grid, strict=True)]
     columns = [HEADINGS.index(name) for name in ("cloud", "decision ms", "training s")]
     some = {arm: next(by_key[arm, link] for link in links if (arm, link) in by_key) for arm in arms}
@@ -376,7 +388,7 @@ def budget_cells(found: Findings, job: str) -> tuple[list[str], list[list[str]]]
     kB on air a round. An arm that was not run on all links of a budget has no figure there."""
     means = found.means[found.means["job"] == job]
     metric = str(means["metric"].iloc[0])
-    groups = budget_groups(found, job)
+    groups, seeds = budget_groups(found, job), len(found.seeds_of(job))
     columns: tuple[tuple[str, str, Callable[[float], str]], ...] = (
         ("end", "edge_quality", lambda value: quality(value, metric)),
         ("over time", "mean_edge_quality", lambda value: quality(value, metric)),
@@ -390,7 +402,7 @@ def budget_cells(found: Findings, job: str) -> tuple[list[str], list[list[str]]]
         cells = []
         for _, name, text in columns:
             for links in groups.values():
-                known = set(links) <= set(mine.index)
+                known = set(links) <= set(mine.index) and (mine.loc[links, "seeds"] == seeds).all()
                 cells.append(text(float(mine.loc[links, name].mean())) if known else UNKNOWN)
         rows.append([arm, *cells])
     return ["arm", *(f"{title}, {budget:g}" for title, _, _ in columns for budget in groups)], rows
