@@ -17,7 +17,8 @@ from airlora.play import Play, Quality
 from airlora.policy import make_policy
 from airlora.trajectory import LiveCloud
 
-_OPEN_LINK = "awgn:snr_db=30,bandwidth_hz=1e9"
+_TIMED_ROUNDS, _STEPS_A_ROUND = 2, 4
+"""After a single step little has changed, and few layers are cut and judged; and rounds differ."""
 _STARTING_S = 6.0
 """Seconds for a unit's process to import, load and tokenise."""
 
@@ -35,18 +36,18 @@ class JobTimes:
 
 
 def measure_job(config: RunConfig) -> JobTimes:
-    """Time a job: two training steps, two single passes, a round in which everything arrives, one measurement on the
+    """Time a job: two training steps, two single passes, rounds of ``fit`` over its link, one measurement on the
     validation and the test split."""
-    policy, link = make_policy("fit", config.seed), make_link(_OPEN_LINK, config.seed)
+    policy, link = make_policy("fit", config.seed), make_link(config.link, config.seed)
     job = build_job(config, policy, link)
     quality = Quality(job, config.validation_limit, guard_limit=config.guard_limit)
     batch = job.workload.batch(0)
     job.workload.loss(batch).backward()  # warms up
     factors = job.initial_edge.factors()
-    play = Play(config, job, link, policy, LiveCloud(job.trainer, 1, lambda _: 0.0), quality)
-    row, _ = play.next_round(lambda: None)
+    play = Play(config, job, link, policy, LiveCloud(job.trainer, _STEPS_A_ROUND, lambda _: 0.0), quality)
+    walls = [play.next_round(lambda: None)[0]["wall"] for _ in range(_TIMED_ROUNDS)]
     return JobTimes(
-        round_s=sum(seconds for phase, seconds in row["wall"].items() if phase != "train_s"),
+        round_s=sum(wall[phase] for wall in walls for phase in wall if phase != "train_s") / _TIMED_ROUNDS,
         pass_s=_fastest(lambda: job.workload.loss(batch).backward(), 2),
         step_s=_fastest(lambda: job.trainer.train(0, 1, lambda *_: None), 2),
         validation_s=_fastest(lambda: quality.of(factors), 1),
@@ -89,12 +90,17 @@ def total_seconds(seconds: Sequence[float], parallel: int) -> float:
 
 
 def estimate(units: Sequence[Unit], out: Path, parallel: int, on_job: Callable[[str], None]) -> float:
-    """Estimated seconds of what remains of a comparison; each job is measured once, seed 0."""
-    configs = {unit.job: unit.arms[0].config for unit in units if waiting_arms(unit, out)}
+    """Estimated seconds of what remains of a comparison; each job is measured once, over the middle one of its links
+    by rate: a round takes longer the more it carries."""
+    waiting: dict[str, dict[str, RunConfig]] = {}  # job -> link -> the configuration of one of its arms
+    for unit in units:
+        for arm in waiting_arms(unit, out):
+            waiting.setdefault(unit.job, {})[arm.link] = arm.config
     times = {}
-    for name, config in configs.items():
+    for name, configs in waiting.items():
         on_job(name)
-        times[name] = measure_job(config)
+        by_rate = sorted(configs.values(), key=lambda config: make_link(config.link, config.seed).observe(0.0).rate_bps)
+        times[name] = measure_job(by_rate[len(by_rate) // 2])
     return total_seconds([unit_seconds(unit, out, times[unit.job]) for unit in units if unit.job in times], parallel)
 
 
