@@ -392,14 +392,25 @@ def test_a_figure_of_fewer_seeds_is_marked_and_does_not_count_among_means(tmp_pa
     assert dict(zip(head, fit, strict=True))["end, 1"] == "61.0"
 
 
-def test_a_published_comparison_names_no_path_of_the_machine_that_made_it(tmp_path):
-    out = fill(tmp_path / "small", seeds=1)
+@pytest.mark.parametrize("typed", ["--out {}", "--out={}", "--out '{} (new)'"])
+def test_a_published_comparison_names_no_path_of_its_folder(tmp_path, typed):
+    out = fill(tmp_path / "a", seeds=1)  # a name that is part of every word
     made = json.loads((out / "comparison.json").read_text())
-    command = f"airlora compare quick --out {out}"
+    command = f"airlora compare quick {typed.format(out)} --resume"
     (out / "comparison.json").write_text(json.dumps({**made, "command": command, "commands": [command]}))
-    text = (publish(out, tmp_path / "published") / "comparison.json").read_text()
-    assert str(tmp_path) not in text
-    assert text.count("airlora compare quick --out OUT") == 2
+    made = json.loads((publish(out, tmp_path / "published") / "comparison.json").read_text())
+    assert made["command"] == made["commands"][0]
+    assert re.sub("[ =]", " ", made["command"]) == "airlora compare quick --out OUT --resume"
+
+
+def test_a_commit_of_digits_and_every_figure_survive_the_file(tmp_path):
+    out = fill(tmp_path / "small", seeds=1)
+    for path in out.glob("arms/*/*/*/*/summary.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "commit": "0012345", "edge_quality": 0.1 + 0.2}))
+    gather(out)
+    found = read_findings(out)
+    assert found.commits == ("0012345",)
+    assert set(found.arms["edge_quality"]) == {0.1 + 0.2}
 
 
 def test_sittings_published_one_after_the_other_are_one_comparison(tmp_path):

@@ -8,6 +8,7 @@ that came later are added.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from airlora.compare.results import gather, read_findings, read_made, read_table
 from airlora.errors import OutputError
 
 _KEY = ["job", "link", "arm", "seed"]
+_OUT_OPTION = re.compile(r"(--out[ =])('[^']*'|\S+)")
 
 
 def publish(out: Path, folder: Path) -> Path:
     """Add the finished arms of comparison ``out`` to ``folder/NAME``, NAME being that of ``out``; returns it.
 
-    An arm that is there already is replaced. Paths of this machine are left out of the commands.
+    An arm that is there already is replaced. In the commands OUT stands for the path of ``out``.
 
     Raises:
         OutputError: ``out`` has no finished arm, or what is published there has another job, link, arm or learning
@@ -34,7 +36,7 @@ def publish(out: Path, folder: Path) -> Path:
     gather(out)
     target = folder / out.resolve().name
     made = read_made(out)
-    made["commands"] = [command.replace(str(out), "OUT") for command in made["commands"]]
+    made["commands"] = [_OUT_OPTION.sub(r"\1OUT", command) for command in made["commands"]]
     made["command"] = made["commands"][-1]
     rounds, finals = read_tables(out)
     if target.exists():

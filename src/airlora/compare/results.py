@@ -28,8 +28,6 @@ _FINALS = (
     "steps_trained",
     "commit",
 )
-FILES = ("comparison.json", "results.parquet", "finals.csv")
-"""What a comparison's tables are worked out from."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +187,9 @@ def read_tables(out: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(rounds, finals) of a comparison's folder; errors as ``read_findings``."""
     if not (out / "finals.csv").exists():
         raise OutputError(f"{out} holds no finished arm; run airlora compare --out {out} first")
-    return pd.read_parquet(out / "results.parquet"), pd.read_csv(out / "finals.csv")
+    text = dict.fromkeys(("job", "link", "arm", "commit"), str)  # a commit may be all digits
+    finals = pd.read_csv(out / "finals.csv", dtype=text)
+    return pd.read_parquet(out / "results.parquet"), finals
 
 
 def read_made(out: Path) -> dict[str, Any]:
