@@ -18,8 +18,7 @@ import pytest
 from rich.console import Console
 
 from airlora.compare import tables
-from airlora.compare.figures import arm_styles
-from airlora.compare.markdown import (
+from airlora.compare.cells import (
     budget_cells,
     budget_groups,
     difference,
@@ -27,12 +26,11 @@ from airlora.compare.markdown import (
     measure_tables,
     multiplicity_text,
     percent,
-    replace_block,
-    results_block,
-    results_page,
     seeds_text,
     verdict_rows,
 )
+from airlora.compare.figures import arm_styles
+from airlora.compare.markdown import replace_block, results_block, results_page
 from airlora.compare.published import publish
 from airlora.compare.results import gather, read_findings, results_table, write_reports
 from airlora.errors import InputError, OutputError, StoreError

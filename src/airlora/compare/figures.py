@@ -13,7 +13,7 @@ import pandas as pd
 
 from airlora.compare import statistics
 from airlora.compare.bjontegaard import pareto_front
-from airlora.compare.markdown import arm_order, link_order
+from airlora.compare.cells import arm_order, link_order
 from airlora.compare.plan import slug
 from airlora.compare.tables import family
 from airlora.report.drawing import INK, MUTED, Chart, draw

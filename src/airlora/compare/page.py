@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from airlora.compare import markdown, tables
+from airlora.compare import cells, tables
 from airlora.compare.measures import AREA_RANGE, LTE_PHONE
 from airlora.report.drawing import Chart
 from airlora.report.page import document
@@ -46,8 +46,8 @@ def _header(found: Findings) -> str:
     policies = found.means.loc[found.means["arm_kind"] == "policy", "arm"].nunique()
     facts = [
         *([f"suite {found.suite}"] if found.suite else []),
-        markdown.commits_text(found),
-        markdown.seeds_text(found),
+        cells.commits_text(found),
+        cells.seeds_text(found),
         count_text(found.arms["job"].nunique(), "job"),
         count_text(found.arms["link"].nunique(), "link"),
         "1 policy" if policies == 1 else f"{policies or 'no'} policies",
@@ -80,7 +80,7 @@ def _verdicts(found: Findings) -> str:
     parts = []
     for job in dict.fromkeys(found.means["job"]):
         for measure, title in tables.PAIR_MEASURES.items():
-            head, rows = markdown.verdict_rows(found, job, measure)
+            head, rows = cells.verdict_rows(found, job, measure)
             if rows:
                 parts.append(_heading(f"{job}: {title}") + _table(head, rows, verdicts=True))
     if not parts:
@@ -89,7 +89,7 @@ def _verdicts(found: Findings) -> str:
         f"Paired differences at equal job, link and seed against {found.reference()} (in reward, against"
         f" {found.reference(tables.PRICED)}): positive is better, in points of accuracy or in nats. A verdict is given"
         " where the bootstrap 95 % interval over seeds excludes 0."
-        f" {markdown.multiplicity_text(found)} Every pair of arms, with intervals and p-values, is in pairs.csv."
+        f" {cells.multiplicity_text(found)} Every pair of arms, with intervals and p-values, is in pairs.csv."
     )
     return _lead(lead) + "".join(parts)
 
@@ -97,9 +97,9 @@ def _verdicts(found: Findings) -> str:
 def _rates(found: Findings) -> str:
     parts = []
     for job in dict.fromkeys(found.means["job"]):
-        rows = markdown.rate_rows(found, job)
+        rows = cells.rate_rows(found, job)
         if rows:
-            parts.append(_heading(job) + _table(markdown.RATE_HEADINGS, rows, style="white-space:nowrap"))
+            parts.append(_heading(job) + _table(cells.RATE_HEADINGS, rows, style="white-space:nowrap"))
     if not parts:
         return _lead("There are no two curves: a curve needs several links, or several arms of one family.")
     lead = (
@@ -118,9 +118,9 @@ def _all(found: Findings) -> str:
     parts = [_lead(lead)]
     for job in dict.fromkeys(found.means["job"]):
         metric = str(found.means.loc[found.means["job"] == job, "metric"].iloc[0])
-        rows = [row[1:] for row in markdown.mean_rows(found) if row[0] == job]
-        parts.append(_heading(f"{job}: {metric} in {markdown.unit(metric)}"))
-        parts.append(_table(markdown.HEADINGS[1:], rows, style="white-space:nowrap"))
+        rows = [row[1:] for row in cells.mean_rows(found) if row[0] == job]
+        parts.append(_heading(f"{job}: {metric} in {cells.unit(metric)}"))
+        parts.append(_table(cells.HEADINGS[1:], rows, style="white-space:nowrap"))
     return "".join(parts)
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from rich.console import Group
 from rich.table import Table
 
-from airlora.compare import markdown, tables
+from airlora.compare import cells, tables
 from airlora.errors import OutputError, StoreError
 
 _FINALS = (
@@ -175,10 +175,10 @@ def results_table(out: Path) -> Group:
     for job in dict.fromkeys(found.means["job"]):
         first = found.means[found.means["job"] == job].iloc[0]
         better = "higher" if first["higher_is_better"] else "lower"
-        headings, rows = markdown.quality_cells(found, job)
+        headings, rows = cells.quality_cells(found, job)
         grid = Table(*headings, title=f"{job}: {first['metric']} at the end, {better} is better (kB a round)")
-        for cells in rows:
-            grid.add_row(*cells)
+        for row in rows:
+            grid.add_row(*row)
         parts.append(grid)
     return Group(*parts)
 
