@@ -26,7 +26,7 @@ from rich.table import Table
 from airlora.codec import Allocation
 from airlora.env.stream import LinkMaker, StreamEnv
 from airlora.env.stream_baseline import play_rule
-from airlora.env.stream_links import LARGEST_LOAD, LEAST_LOAD, draw_link
+from airlora.env.stream_links import draw_link
 from airlora.env.stream_record import record_job
 from airlora.env.stream_settings import HELD_OUT_JOBS
 from airlora.env.stream_teacher import EVERYTHING, VARIATIONS
@@ -34,7 +34,7 @@ from airlora.env.surrogate import Surrogate
 from airlora.link import Link, make_link
 from airlora.policy import Observation, Policy, make_policy
 from airlora.policy.stream_action import StreamDecoder
-from airlora.policy.tokens import View
+from airlora.policy.tokens import LARGEST_LOAD, LEAST_LOAD, View
 
 AIRTIME_WEIGHTS = (0.0, 0.1, 1.0)
 Played = tuple[np.ndarray, np.ndarray]

@@ -2,7 +2,7 @@
 
     python scripts/train_shipped_policy.py OUT [--episodes N]
 
-Jobs: ``airlora.env.stream_settings.SHIPPED_JOBS`` (built-in model and data only, seeds 0 … 4). Links:
+Jobs: ``airlora.env.stream_settings.SHIPPED_JOBS`` (built-in model and data only, seeds 0 … 5). Links:
 ``airlora.env.stream_links.draw_link``, episodes 10000 … of the pool. Seed 0, all else by default but for PPO, which has
 one roll-out: more of them made the policy worse on episodes that nothing was chosen by (LOG.md). OUT gets what
 ``airlora policy train --mode stream`` writes, and can be resumed; judge it with ``airlora policy eval OUT --mode

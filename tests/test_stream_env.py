@@ -19,16 +19,17 @@ from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from airlora.codec import Allocation
 from airlora.env.stream import StreamEnv
 from airlora.env.stream_baseline import AgainstRule, play_rule
-from airlora.env.stream_links import LARGEST_LOAD, LEAST_LOAD, Loaded, draw_link, draw_period
+from airlora.env.stream_links import Loaded, draw_link, draw_period
 from airlora.env.stream_sim import simulate_round
 from airlora.env.stream_table import MEASURED_BITS, JobTable
-from airlora.env.stream_teacher import EVERYTHING, VARIATIONS, Teacher, find_teacher
+from airlora.env.stream_teacher import EVERYTHING, KNOTS, VARIATIONS, Teacher, find_teacher
 from airlora.env.surrogate import Held, Surrogate, bits_column
 from airlora.errors import InputError, StoreError
 from airlora.link import Awgn, Link
 from airlora.policy.rules import Fit
 from airlora.policy.stream_action import budget_fraction
 from airlora.policy.stream_costs import CostGrid
+from airlora.policy.tokens import LARGEST_LOAD, LEAST_LOAD
 from stream_samples import PREFIXES, small_table
 
 TABLE = small_table()
@@ -374,24 +375,37 @@ def test_an_observation_tells_of_the_last_eight_transmissions() -> None:
 
 # the teacher
 
+TERMS = len(KNOTS) + 1
+"""What the reward of a variation is linear in."""
+
+
+def test_what_the_teacher_learns_at_one_load_it_does_not_promise_at_another() -> None:
+    """What pays on lean links alone is not taught on wide ones, nor beyond the widest."""
+    reward = np.zeros((len(VARIATIONS), TERMS))
+    reward[1, 0] = 0.1
+    teacher = Teacher(reward, np.zeros(len(VARIATIONS)), np.eye(TERMS), 0.1, np.zeros(0))
+    np.testing.assert_array_equal(teacher.choose(KNOTS[0] - 3, ()), VARIATIONS[1])
+    for load in (KNOTS[1], KNOTS[-1], KNOTS[-1] + 3):
+        np.testing.assert_array_equal(teacher.choose(load, ()), VARIATIONS[0])
+
 
 def test_the_teacher_is_not_taken_in_by_the_luckiest_variation() -> None:
     """Two variations of equal promise: the one that was measured exactly is taught, and fit where neither is sure."""
     count = len(VARIATIONS)
-    reward, spread = np.zeros((count, 4)), np.zeros(count)
-    reward[[1, 2], 0] = 0.01
+    reward, spread = np.zeros((count, TERMS)), np.zeros(count)
+    reward[[1, 2], :-1] = 0.01
     spread[1] = 1.0
-    sure = Teacher(reward, spread, np.eye(4) / 100, 0.1, np.zeros(0))
+    sure = Teacher(reward, spread, np.eye(TERMS) / 100, 0.1, np.zeros(0))
     np.testing.assert_array_equal(sure.choose(-1.0, ()), VARIATIONS[2])
     spread[2] = 1.0
-    unsure = Teacher(reward, spread, np.eye(4) / 100, 0.1, np.zeros(0))
+    unsure = Teacher(reward, spread, np.eye(TERMS) / 100, 0.1, np.zeros(0))
     np.testing.assert_array_equal(unsure.choose(-1.0, ()), VARIATIONS[0])
 
 
 @pytest.mark.parametrize(("reward", "everything"), [(0.2, True), (-0.1, False), (0.0, False)])
 def test_where_the_estimate_is_zero_the_teacher_offers_everything_or_nothing(reward: float, everything: bool) -> None:
     count = len(VARIATIONS)
-    teacher = Teacher(np.zeros((count, 4)), np.zeros(count), np.eye(4), 0.1, np.full(10, reward))
+    teacher = Teacher(np.zeros((count, TERMS)), np.zeros(count), np.eye(TERMS), 0.1, np.full(10, reward))
     chosen = teacher.choose(-np.inf, ())
     np.testing.assert_array_equal(chosen, EVERYTHING if everything else VARIATIONS[0])
     assert budget_fraction(EVERYTHING[0]) == np.inf
@@ -399,7 +413,7 @@ def test_where_the_estimate_is_zero_the_teacher_offers_everything_or_nothing(rew
 
 def test_the_teacher_offers_less_the_more_airtime_costs() -> None:
     teachers = [find_teacher(StreamEnv([JOB], airtime_weights=(weight,)), range(20)) for weight in (0.0, 0.1, 1.0)]
-    assert teachers[0].reward.shape == (len(VARIATIONS), 4)
+    assert teachers[0].reward.shape == (len(VARIATIONS), TERMS)
     np.testing.assert_array_equal(teachers[0].reward[0], 0)  # fit beyond fit
     numbers = [teacher.choose(-1.0, ())[0] for teacher in teachers]
     assert numbers == sorted(numbers, reverse=True)

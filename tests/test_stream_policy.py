@@ -45,7 +45,7 @@ from airlora.policy.stream_policy import (
     load_stream_policy,
     save_stream_policy,
 )
-from airlora.policy.tokens import GLOBAL_SIZE, TOKEN_SIZE, View, surprise
+from airlora.policy.tokens import GLOBAL_SIZE, LARGEST_LOAD, TOKEN_SIZE, View, surprise
 from airlora.workload.text import TextStatistics
 from stream_samples import small_table
 
@@ -124,6 +124,17 @@ def test_features_are_finite_and_bounded_whatever_the_link_says(link: LinkState)
     for values in (tokens.round, tokens.projections):
         assert np.isfinite(values).all()
         assert np.abs(values).max() <= 3
+
+
+def test_a_budget_beyond_those_trained_on_is_seen_as_the_largest_of_them() -> None:
+    of = schema(opt(1))
+    carried = of.plain_lora_bytes() * 8 * LARGEST_LOAD  # bit/s, over a deadline of 1 s
+    largest, beyond, below = (
+        View(observation(of, LinkState(1.0, math.nan, math.nan, carried * times)), 0.1).tokens.round
+        for times in (1.0, 1000.0, 0.5)
+    )
+    np.testing.assert_allclose(largest, beyond)
+    assert not np.allclose(largest, below)
 
 
 def test_the_past_shows_how_far_estimates_erred() -> None:
@@ -386,6 +397,21 @@ def test_the_shipped_policy_decides_for_any_model_over_any_link(names: list[str]
     assert first.ranks.tolist() == again.ranks.tolist()
     sent = project(first, observation(of, link).costs, math.inf)
     assert sent.ranks.tolist() == first.ranks.tolist() or first.budget_bytes < math.inf
+
+
+@pytest.mark.parametrize("airtime_weight", [0, 0.1, 1])
+@pytest.mark.parametrize("load", [1, 10, 100, 10_000])
+def test_the_shipped_policy_sends_over_a_link_that_carries_more_than_everything(
+    load: float, airtime_weight: float
+) -> None:
+    """With 4 bits or more it offers all that anything is won by, where an earlier one offered nothing."""
+    of = schema(opt(2), 48, 32, 16)
+    rate_bps = of.plain_lora_bytes() * 8.0 * load
+    for state in (LinkState(1.0, math.nan, math.nan, rate_bps), LinkState(1.0, 10.0, rate_bps / 3.46, rate_bps)):
+        sent = make_policy(f"airllm:airtime_weight={airtime_weight}", 0).decide(observation(of, state))
+        assert sent.ranks.min() >= 4
+        assert sent.bits.min() >= 3
+        assert sent.budget_bytes > 0
 
 
 def test_the_shipped_policy_is_small_and_says_what_it_was_trained_on() -> None:

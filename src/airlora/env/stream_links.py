@@ -10,9 +10,8 @@ import numpy as np
 
 from airlora.link import Awgn, Fading, LinkState
 from airlora.link.slotted import Slots, SlottedLink
+from airlora.policy.tokens import LARGEST_LOAD, LEAST_LOAD
 
-LEAST_LOAD, LARGEST_LOAD = 0.005, 2.0
-"""Range of a round's mean budget over the bytes of a plain fp32 LoRA of rank 8, log-uniform."""
 LONGEST_PERIOD = 60.0
 """Longest time from round to round, in deadlines."""
 LONGEST_OUTAGE = 100.0

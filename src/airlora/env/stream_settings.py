@@ -71,8 +71,10 @@ SHIPPED_JOBS = (
     _logs(seed=2, max_rank=32),
     _logs(seed=3, targets=_FEED_FORWARD),
     _logs(seed=4, targets=_ATTENTION, max_rank=32),
+    _commands(seed=5, max_rank=64),
+    _logs(seed=5, max_rank=64),
 )
-"""Built-in jobs of two objectives, five shapes and three largest ranks."""
+"""Built-in jobs of two objectives, five shapes and four largest ranks."""
 
 HELD_OUT_JOBS = (_commands(seed=100), _logs(seed=100))
 """For evaluation."""
@@ -135,8 +137,8 @@ class StreamTrainingConfig:
     group: int = 8
     pool: int = 1000
     imitation_steps: int = 4000
-    imitation_updates: int = 1600
-    teacher_episodes: int = 200
+    imitation_updates: int = 6400
+    teacher_episodes: int = 400
     hidden: tuple[FeatureGroup, ...] = ()
     refine: Refinement = "ddim"
     checkpoint_every: int = 25

@@ -2,8 +2,8 @@
 far its estimates err.
 
 A few variations of ``fit`` (how much of the budget to offer, rank and bits of all projections) play the same episodes
-as ``fit`` itself, airtime at the same price. The reward of each beyond ``fit`` is fitted by a parabola in the load,
-log10 of the mean budget over the bytes of a plain LoRA, and a line in the root mean square surprise
+as ``fit`` itself, airtime at the same price. The reward of each beyond ``fit`` is fitted by straight lines between
+knots in the load, log10 of the mean budget over the bytes of a plain LoRA, and a line in the root mean square surprise
 (``policy.tokens``). In a state, the teacher is the variation that promises most for sure: a standard error of the fit
 is subtracted, so that of many variations not the luckiest is taught. Where the estimate is 0, as in an outage, no
 share of it says anything: there the choice is between offering nothing, as ``fit`` does, and everything.
@@ -17,40 +17,46 @@ from dataclasses import dataclass
 import numpy as np
 
 from airlora.env.stream import StreamEnv
-from airlora.env.stream_links import LARGEST_LOAD, LEAST_LOAD
 from airlora.link import PastRate
-from airlora.policy.tokens import surprise
+from airlora.policy.tokens import LARGEST_LOAD, LEAST_LOAD, surprise
 
 VARIATIONS = np.array(
     [
         (number, rank, bits)
         for number, rank, bits in (
             (0.0, 0.0, 0.0),
-            (0.0, 0.0, -0.4),
+            (0.0, 0.0, -0.5),
             (0.0, 0.0, 0.4),
-            (0.0, 0.3, -0.4),
+            (0.0, 0.3, -0.5),
             (0.0, -0.3, 0.0),
             (0.15, 0.0, 0.0),
-            (0.15, 0.0, -0.4),
+            (0.15, 0.0, -0.5),
             (0.3, 0.0, 0.0),
-            (0.3, 0.0, -0.4),
+            (0.3, 0.0, -0.5),
             (0.3, 0.0, 0.4),
-            (0.3, 0.3, -0.4),
+            (0.3, 0.3, -0.5),
             (0.6, 0.0, 0.0),
-            (0.6, 0.0, -0.4),
+            (0.6, 0.0, -0.5),
             (0.6, 0.0, 0.4),
             (-0.3, 0.0, 0.0),
-            (-0.3, 0.0, -0.4),
+            (-0.3, 0.0, -0.5),
             (-0.6, 0.0, 0.0),
-            (-0.6, 0.0, -0.4),
+            (-0.6, 0.0, -0.5),
         )
     ]
 )
-"""(variations, 3) the budget's number, rank and bits of all, in the residual decoding; the first is ``fit``."""
+"""(variations, 3) the budget's number, rank and bits of all, in the residual decoding; the first is ``fit``. Bits are
+those of the neighbouring widths, well inside what decodes to them."""
 
 
 EVERYTHING = np.array([0.9, 0.0, 0.0])
 """Everything until the deadline, in the residual decoding."""
+
+LEAST_PROMISE = 0.001
+"""Reward beyond ``fit`` below which ``fit`` is taught: where a link carries everything, variations hardly differ."""
+
+KNOTS = np.linspace(np.log10(LEAST_LOAD), np.log10(LARGEST_LOAD), 5)
+"""Loads between which a reward is a straight line; beyond the last ones it stays."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +64,9 @@ class Teacher:
     """Which variation is best where.
 
     Attributes:
-        reward: (variations, 4) of what each has beyond ``fit``: a parabola in the load, a line in the surprise.
+        reward: (variations, knots + 1) of what each has beyond ``fit``: at each of ``KNOTS``, and by the surprise.
         spread: (variations,) standard deviation over the episodes of what the fit leaves.
-        covariance: (4, 4) of the coefficients for residuals of variance 1.
+        covariance: (knots + 1, knots + 1) of the coefficients for residuals of variance 1.
         usual_surprise: mean over the episodes, for rounds that have no past.
         blind: (episodes,) reward beyond ``fit`` of offering everything where the estimate is 0, in those episodes where
             it ever is.
@@ -85,10 +91,11 @@ class Teacher:
             error = self.blind.std() / np.sqrt(len(self.blind)) if len(self.blind) else 0.0
             return EVERYTHING if len(self.blind) and self.blind.mean() > error else VARIATIONS[0]
         known, _, _, surprised = surprise(past)
-        load = float(np.clip(load, np.log10(LEAST_LOAD), np.log10(LARGEST_LOAD)))
-        powers = _powers(load, surprised if known else self.usual_surprise)
-        error = self.spread * np.sqrt(powers @ self.covariance @ powers)
-        return VARIATIONS[int(np.argmax(self.reward @ powers - error))]
+        terms = _terms(load, surprised if known else self.usual_surprise)
+        error = self.spread * np.sqrt(terms @ self.covariance @ terms)
+        promised = self.reward @ terms - error
+        best = int(np.argmax(promised))
+        return VARIATIONS[best if promised[best] > LEAST_PROMISE else 0]
 
 
 def find_teacher(env: StreamEnv, episodes: range) -> Teacher:
@@ -105,11 +112,11 @@ def find_teacher(env: StreamEnv, episodes: range) -> Teacher:
         own = _play(env, episode, VARIATIONS[0], EVERYTHING)
         if own != rule:
             blind.append(own[0] - rule[0])
-    powers = np.stack([_powers(load, own) for load, own in zip(loads, surprises, strict=True)])  # (episodes, 4)
+    terms = np.stack([_terms(*own) for own in zip(loads, surprises, strict=True)])  # (episodes, knots + 1)
     found = np.pad(np.array(played), ((0, 0), (1, 0)))  # (episodes, variations)
-    covariance = np.linalg.inv(powers.T @ powers + 1e-2 * np.eye(4))
-    fitted = (covariance @ powers.T @ found).T  # (variations, 4)
-    spread = (found - powers @ fitted.T).std(axis=0)
+    covariance = np.linalg.inv(terms.T @ terms + 1e-2 * np.eye(terms.shape[1]))
+    fitted = (covariance @ terms.T @ found).T  # (variations, knots + 1)
+    spread = (found - terms @ fitted.T).std(axis=0)
     return Teacher(fitted, spread, covariance, float(np.mean(surprises)), np.array(blind))
 
 
@@ -126,5 +133,6 @@ def _play(env: StreamEnv, episode: int, usual: np.ndarray, blind: np.ndarray) ->
     return reward, airtime
 
 
-def _powers(load: float, spread: float) -> np.ndarray:
-    return np.array([1.0, load + 1, (load + 1) ** 2, spread])
+def _terms(load: float, surprised: float) -> np.ndarray:
+    """(knots + 1,) what a reward is linear in: how near the load is to each knot, and the surprise."""
+    return np.array([*(np.interp(load, KNOTS, knot) for knot in np.eye(len(KNOTS))), surprised])

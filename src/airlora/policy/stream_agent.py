@@ -11,7 +11,7 @@ First the DDIM imitates allocations around the rule ``fit`` (``stream_family``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -27,10 +27,15 @@ from airlora.policy.replay import Replay
 from airlora.policy.settings import DdimSettings, PpoSettings
 from airlora.policy.stream_action import StreamDecoder
 from airlora.policy.stream_family import JITTER, Refinement, family_member
-from airlora.policy.stream_networks import TokenDenoiser, TokenEncoder
-from airlora.policy.tokens import GLOBAL_SIZE, View
+from airlora.policy.stream_networks import NUMBERS, TokenDenoiser, TokenEncoder
+from airlora.policy.tokens import GLOBAL_SIZE, TOKEN_SIZE, View
 
 _HEAD = 1 + GLOBAL_SIZE
+_CLONE_LR, _CLONE_BETA = 1e-3, 0.05
+_RESPONSES, _RESPONSE_AT = 100, 0.3
+"""Observations on which the DDIM's response is measured, and to which latent."""
+_IMITATION = 30.0
+"""Learning rate of the DDIM in the imitation over its later one."""
 
 
 Teaching = Callable[[View], np.ndarray]
@@ -171,7 +176,8 @@ class StreamAgent:
         reach and, in every other episode, on those that the teacher reaches.
 
         Args:
-            env: a ``StreamEnv``. transitions: to collect. updates: steps of training, of four batches each.
+            env: a ``StreamEnv``. transitions: to collect. updates: steps of the DDIM, of four batches each; the actor
+                has a quarter as many.
             teacher: view -> the budget's number, rank and bits of all; None leaves the actor at the rule.
 
         Returns:
@@ -201,35 +207,54 @@ class StreamAgent:
             vector = env.vector()
         generator = torch.Generator().manual_seed(self._draw_seed(6))
         losses = [
-            self._update(replay, 4 * self.settings.batch_size, generator, 10 * self.settings.lr)
-            for _ in range(updates if self._refine == "ddim" else 0)
+            self._update(replay, 4 * self.settings.batch_size, generator, _IMITATION * self.settings.lr * left)
+            for left in _falling(updates if self._refine == "ddim" else 0)
         ]
         self._optimizer = torch.optim.Adam(self.denoiser.parameters(), lr=self.settings.lr)
         if taught:
             observations = replay.state()["condition"][:, self._latent_dim :]
-            self._clone(observations, torch.from_numpy(np.array(taught, np.float32)), updates, generator)
+            self._clone(observations, torch.from_numpy(np.array(taught, np.float32)), updates // 4, generator)
         return float(np.mean(losses[-100:])) if losses else float("nan")
 
     def _clone(
         self, observations: torch.Tensor, taught: torch.Tensor, updates: int, generator: torch.Generator
     ) -> None:
-        """Regress the actor's mean on what was taught (B, 3); the other coordinates of the latent on 0."""
+        """Regress the actor's mean on what was taught (B, 3), the other coordinates of the latent on 0: on the median,
+        as between two choices that are taught in much the same state the mean is neither."""
         policy = self.ppo.algorithm.policy
         targets = torch.zeros(len(taught), 1 + self._latent_dim)
-        # Guidance multiplies what the latent does beyond its mean, which is 0 in what the DDIM imitated.
-        guidance = max(self.settings.guidance, 1.0) if self._refine == "ddim" else 1.0
-        targets[:, 0], targets[:, 1:3] = taught[:, 0], taught[:, [2, 1]] / guidance
+        response = self._response(observations[:_RESPONSES]) if self._refine == "ddim" else torch.ones(2)
+        targets[:, 0], targets[:, 1:3] = taught[:, 0], (taught[:, [2, 1]] / response).clamp(-0.95, 0.95)
         targets = torch.atanh(targets)
         optimizer = torch.optim.Adam(
-            [*policy.features_extractor.parameters(), *policy.action_net.parameters()], lr=1e-3
+            [*policy.features_extractor.parameters(), *policy.action_net.parameters()], lr=_CLONE_LR
         )
-        for _ in range(updates):
+        for left in _falling(updates):
+            for group in optimizer.param_groups:
+                group["lr"] = _CLONE_LR * left
             chosen = torch.randint(len(taught), (128,), generator=generator)
             mean = policy.action_net(policy.features_extractor(observations[chosen]))
-            loss = (mean - targets[chosen]).square().mean()
+            loss = torch.nn.functional.smooth_l1_loss(mean, targets[chosen], beta=_CLONE_BETA)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+
+    @torch.no_grad()
+    def _response(self, observations: torch.Tensor) -> torch.Tensor:
+        """(2,) how far the latent's bits and rank of all move those of the DDIM, over how far they are meant to: more
+        than 1 by guidance, the less the better it imitates; a mean over observations (B, D)."""
+        moved = torch.zeros(2)
+        for observation in observations:
+            count = round(float(observation[0]) * self.replay.size / NUMBERS)
+            own = torch.cat([torch.ones(1), observation[1 : _HEAD + count * TOKEN_SIZE]])[None]
+            for coordinate, number in ((0, 1), (1, 0)):  # of the latent; of a projection's numbers, rank and bits
+                latents = torch.zeros(2, self._latent_dim)
+                latents[0, coordinate], latents[1, coordinate] = -_RESPONSE_AT, _RESPONSE_AT
+                bound = self.denoiser.bind(own.expand(2, -1))
+                x0 = sample(bound, self.settings, latents, torch.zeros(2, NUMBERS * count))
+                less, more = x0.reshape(2, count, NUMBERS).mean(dim=1)[:, number]
+                moved[coordinate] += (more - less) / (2 * _RESPONSE_AT * len(observations))
+        return moved.clamp(0.5, 3.0)
 
     def iterate(self) -> dict[str, float]:
         """One iteration; returns PPO's metrics, ``ddim_loss`` (NaN in the warm-up), and means over the roll-out:
@@ -317,3 +342,9 @@ class StreamAgent:
         self.denoiser.load_state_dict(part(state, "denoiser/"))
         load_optimizer(self._optimizer, part(state, "ddim_optimizer/"))
         self.replay.load_state(part(state, "replay/"))
+
+
+def _falling(updates: int) -> Iterator[float]:
+    """What multiplies a learning rate in each update of the imitation: from 1 down to 0 in a line. At a rate that does
+    not fall, all ranks are a few percent too low or too high, as the last updates happened to be (LOG.md)."""
+    return (1 - update / updates for update in range(updates))

@@ -31,6 +31,10 @@ _KINDS = (
 )
 """Parts of names by which a projection's kind is told, first match; the last kind is "other"."""
 
+LEAST_LOAD, LARGEST_LOAD = 0.005, 20.0
+"""Range of a round's mean budget over the bytes of a plain fp32 LoRA of rank 8 in training; a larger budget is seen as
+one at the end of it."""
+
 GLOBAL_SIZE = 28
 TOKEN_SIZE = 2 + len(_KINDS) + 1 + 3 + 3 * BLOCKS
 _LIMIT = 3.0
@@ -103,7 +107,8 @@ class View:
 
     def _round(self) -> np.ndarray:
         o, link, schema = self.observation, self.observation.link, self.observation.schema
-        budget, whole = o.budget_bytes, float(self.totals[-1])
+        plain, whole = schema.plain_lora_bytes(), float(self.totals[-1])
+        budget, seen = o.budget_bytes, min(o.budget_bytes, LARGEST_LOAD * plain)
         shannon = link.bandwidth_hz * np.log2(1 + 10 ** (min(link.snr_db, 100.0) / 10))
         waited = o.since_contact_s / o.deadline_s
         fitting = int(np.searchsorted(self.totals, budget, side="right"))
@@ -114,8 +119,8 @@ class View:
             np.isfinite(link.bandwidth_hz),
             np.isfinite(budget),
             budget == 0,
-            _log10(budget / whole) if np.isfinite(budget) else 0.0,
-            _log10(budget / schema.plain_lora_bytes()) if np.isfinite(budget) else 0.0,
+            _log10(seen / whole) if np.isfinite(budget) else 0.0,
+            _log10(seen / plain) if np.isfinite(budget) else 0.0,
             _log10(link.rate_bps / shannon) if shannon > 0 else 0.0,
             np.log1p(waited) / 2 if np.isfinite(waited) else 0.0,
             np.isfinite(waited),
@@ -126,7 +131,7 @@ class View:
             o.text.oov_rate,
             np.log1p(o.text.mean_words) / 4,
             o.text.loss / 5,
-            _log10(whole / (schema.plain_lora_bytes() / 8)),
+            _log10(whole / (plain / 8)),
             float(np.mean(o.held_ranks / schema.r_max)),
             fitting / len(self.totals),
             _log10(self.totals[0] / whole),
