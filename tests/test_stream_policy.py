@@ -404,7 +404,7 @@ def test_the_shipped_policy_decides_for_any_model_over_any_link(names: list[str]
 def test_the_shipped_policy_sends_over_a_link_that_carries_more_than_everything(
     load: float, airtime_weight: float
 ) -> None:
-    """With 4 bits or more it offers all that anything is won by, where an earlier one offered nothing."""
+    """Beyond what it is trained on an earlier one sent two bits, or offered nothing."""
     of = schema(opt(2), 48, 32, 16)
     rate_bps = of.plain_lora_bytes() * 8.0 * load
     for state in (LinkState(1.0, math.nan, math.nan, rate_bps), LinkState(1.0, 10.0, rate_bps / 3.46, rate_bps)):
