@@ -31,7 +31,7 @@ from airlora.env.surrogate import Surrogate
 from airlora.errors import CompatibilityError, InputError, SpecError, StoreError
 from airlora.factors import HeadTensor, Projection, Schema
 from airlora.link import LinkState, PastRate
-from airlora.policy import Fit, Observation, make_policy
+from airlora.policy import Fit, Observation, make_policy, stream_agent
 from airlora.policy.ddim import sample
 from airlora.policy.stream_action import StreamDecoder, budget_fraction
 from airlora.policy.stream_agent import StreamAgent
@@ -428,6 +428,26 @@ def make_agent(seed: int = 0) -> StreamAgent:
     env = stream_env(2, 3)
     envs = [AgainstRule(StreamEnv(env.jobs), range(6)) for _ in range(3)]
     return StreamAgent(envs, PPO, DDIM, episode_steps=4, seed=seed)
+
+
+def test_what_the_actor_is_taught_comes_out_of_a_ddim_that_does_too_little_or_too_much(monkeypatch: Any) -> None:
+    """A DDIM that turns a latent into 0.8 times the bits and 1.3 times the rank, whatever it sees."""
+    agent, env = make_agent(), stream_env(2, 3)
+    env.reset(seed=0)
+
+    def respond(denoiser: Any, settings: Any, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        each = torch.stack([1.3 * latents[:, 1], 0.8 * latents[:, 0]], dim=1)  # rank, bits
+        return each.repeat(1, noise.shape[1] // 2)
+
+    monkeypatch.setattr(stream_agent, "sample", respond)
+    observations = torch.from_numpy(env.vector())[None]
+    torch.testing.assert_close(agent._response(observations), torch.tensor([0.8, 1.3]))
+    taught = torch.tensor([[0.2, 0.3, -0.5]])  # the budget's number, rank, bits
+    agent._clone(observations, taught, 2000, torch.Generator().manual_seed(0))
+    policy = agent.ppo.algorithm.policy
+    with torch.no_grad():
+        number, bits, rank = torch.tanh(policy.action_net(policy.features_extractor(observations)))[0, :3].tolist()
+    assert (number, 1.3 * rank, 0.8 * bits) == pytest.approx((0.2, 0.3, -0.5), abs=0.01)
 
 
 def equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
