@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--source", default="mahimahi")
     options = parser.parse_args()
     console = Console(width=170)
-    jobs = [Surrogate(record_job(job.run_config(), options.recordings / job.name)) for job in HELD_OUT_JOBS]
+    jobs = [Surrogate(record_job(job, options.recordings / job.name)) for job in HELD_OUT_JOBS]
     make = recorded(options.traces, options.source) if options.traces else draw_link
     env = StreamEnv(jobs, airtime_weights=AIRTIME_WEIGHTS[:1], make_link=make)
     episodes = range(options.first_episode, options.first_episode + options.episodes)

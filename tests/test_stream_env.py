@@ -20,16 +20,20 @@ from airlora.codec import Allocation
 from airlora.env.stream import StreamEnv
 from airlora.env.stream_baseline import AgainstRule, play_rule
 from airlora.env.stream_links import Loaded, draw_link, draw_period
+from airlora.env.stream_record import record_job, recorded_config
+from airlora.env.stream_settings import StreamJob
 from airlora.env.stream_sim import simulate_round
 from airlora.env.stream_table import MEASURED_BITS, JobTable
-from airlora.env.stream_teacher import EVERYTHING, KNOTS, VARIATIONS, Teacher, find_teacher
+from airlora.env.stream_teacher import EVERYTHING, KNOTS, VARIATIONS, Teacher, find_teacher, room_of
 from airlora.env.surrogate import Held, Surrogate, bits_column
 from airlora.errors import InputError, StoreError
-from airlora.link import Awgn, Link
+from airlora.job import build_job
+from airlora.link import Awgn, Link, make_link
+from airlora.policy import make_policy
 from airlora.policy.rules import Fit
 from airlora.policy.stream_action import budget_fraction
 from airlora.policy.stream_costs import CostGrid
-from airlora.policy.tokens import LARGEST_LOAD, LEAST_LOAD
+from airlora.policy.tokens import LARGEST_LOAD, LEAST_LOAD, View
 from stream_samples import PREFIXES, small_table
 
 TABLE = small_table()
@@ -379,14 +383,14 @@ TERMS = len(KNOTS) + 1
 """What the reward of a variation is linear in."""
 
 
-def test_what_the_teacher_learns_at_one_load_it_does_not_promise_at_another() -> None:
+def test_what_the_teacher_learns_with_little_room_it_does_not_promise_with_much() -> None:
     """What pays on lean links alone is not taught on wide ones, nor beyond the widest."""
     reward = np.zeros((len(VARIATIONS), TERMS))
     reward[1, 0] = 0.1
     teacher = Teacher(reward, np.zeros(len(VARIATIONS)), np.eye(TERMS), 0.1, np.zeros(0))
     np.testing.assert_array_equal(teacher.choose(KNOTS[0] - 3, ()), VARIATIONS[1])
-    for load in (KNOTS[1], KNOTS[-1], KNOTS[-1] + 3):
-        np.testing.assert_array_equal(teacher.choose(load, ()), VARIATIONS[0])
+    for room in (KNOTS[1], KNOTS[-1], KNOTS[-1] + 3):
+        np.testing.assert_array_equal(teacher.choose(room, ()), VARIATIONS[0])
 
 
 def test_the_teacher_is_not_taken_in_by_the_luckiest_variation() -> None:
@@ -418,6 +422,41 @@ def test_the_teacher_offers_less_the_more_airtime_costs() -> None:
     numbers = [teacher.choose(-1.0, ())[0] for teacher in teachers]
     assert numbers == sorted(numbers, reverse=True)
     np.testing.assert_array_equal(teachers[0].choose(math.nan, ()), VARIATIONS[0])
+
+
+@pytest.mark.parametrize("share", [0.01, 1.0, 100.0])
+def test_room_counts_the_components_that_fit(share: float) -> None:
+    env = StreamEnv([JOB])
+    env.begin(0)
+    own, one_bytes = env.view.observation, float(env.view.totals[0])
+
+    def room(rate_bps: float) -> float:
+        return room_of(View(replace(own, link=replace(own.link, rate_bps=rate_bps)), 0.0))
+
+    assert room(share * one_bytes * 8 / own.deadline_s) == pytest.approx(math.log10(share))
+    assert room(0.0) == -math.inf
+    assert math.isnan(room(math.nan))
+
+
+# a job that begins from a trained base
+
+
+def test_a_base_model_is_trained_before_its_job_is_recorded(tmp_path: Path) -> None:
+    small = StreamJob(
+        data="builtin:vehicle-logs", rounds=2, steps_per_round=2, batch_size=4, max_rank=2, validation_limit=4
+    )
+    trained = replace(small, base_data="builtin:vehicle-logs,seed=7", base_steps=2)
+    plain, table = (record_job(job, tmp_path / job.name) for job in (small, trained))
+    assert table.base_quality < plain.base_quality - 0.5
+    folder = tmp_path / trained.name
+    config = recorded_config(trained, folder)
+    assert build_job(config, make_policy("fit", 0), make_link("awgn", 0)).workload.base_fingerprint == (
+        table.schema.base_fingerprint
+    )
+    again = record_job(trained, folder, on_stage=lambda stage: pytest.fail(f"{stage} again"))
+    assert again.base_quality == table.base_quality
+    with pytest.raises(InputError, match="base_data"):
+        replace(small, base_steps=2)
 
 
 # a toy where waiting pays

@@ -12,7 +12,7 @@ import numpy as np
 from airlora.config import RunConfig
 from airlora.env.evaluation import EVALUATION_FILE
 from airlora.env.stream_links import draw_link
-from airlora.env.stream_record import record_job
+from airlora.env.stream_record import record_job, recorded_config
 from airlora.env.stream_settings import HELD_OUT_JOBS, StreamJob
 from airlora.env.stream_table import JobTable
 from airlora.errors import OutputError
@@ -62,9 +62,9 @@ def evaluate_stream_policy(
     )
     played: dict[str, list[dict[str, float]]] = {spec: [] for spec in (own, *rules)}
     for job in jobs:
-        config = job.run_config()
         path = recordings / job.name
-        table = record_job(config, path, on_stage)
+        table = record_job(job, path, on_stage)
+        config = recorded_config(job, path)
         stage = build_job(config, make_policy("fit", 0), make_link(config.link, 0))
         quality = Quality(stage, config.validation_limit)
         for episode in range(episodes):

@@ -4,51 +4,83 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from airlora.codec import Allocation, Costs, EdgeState, encode
 from airlora.codec.edge import flatten_head
 from airlora.config import RunConfig
+from airlora.env.stream_settings import StreamJob
 from airlora.env.stream_table import MEASURED_BITS, TABLE_FILE, JobTable
 from airlora.errors import TrainingError
 from airlora.factors import Factors, Schema
-from airlora.job import build_job
+from airlora.job import build_job, make_workload
 from airlora.link import make_link
 from airlora.play import Quality
 from airlora.policy.rules import Fit
 from airlora.trajectory import CloudRound, LiveCloud, RecordedCloud, record_round
+from airlora.workload.data import load_data
+from airlora.workload.models import load_model
 
 MIXTURES = 60
 """Random mixtures of versions that are measured, for the surrogate's correction and its error."""
+BASE_LR = 5e-4
+"""Learning rate (AdamW) of a base model that is trained before its job."""
 _RECORD_FILE = "record.json"
+_BASE = "base"
 
 
-def record_job(config: RunConfig, folder: Path, on_stage: Callable[[str], None] = lambda _: None) -> JobTable:
-    """The tables of a job, from its folder, or trained and measured now; ``link`` and ``policy`` do not matter.
+def recorded_config(job: StreamJob, folder: Path) -> RunConfig:
+    """The run's configuration of a job that is recorded in ``folder``, with the base model that it began from."""
+    return replace(job.run_config(), model=str(folder / _BASE)) if job.base_steps else job.run_config()
+
+
+def record_job(job: StreamJob, folder: Path, on_stage: Callable[[str], None] = lambda _: None) -> JobTable:
+    """The tables of a job, from its folder, or trained and measured now.
 
     Raises:
-        InputError: the configuration cannot be used. TrainingError: training diverged, or taught nothing.
+        InputError: the job cannot be used. TrainingError: training diverged, or taught nothing.
         StoreError: the folder holds something unreadable.
     """
-    described = json.dumps({"config": config.to_toml()}, sort_keys=True)
+    described = json.dumps(asdict(job), sort_keys=True)
     if (folder / TABLE_FILE).exists() and (folder / _RECORD_FILE).read_text(encoding="utf-8") == described:
         return JobTable.load(folder)
-    job = build_job(config, Fit(), make_link(config.link, config.seed))
-    quality = Quality(job, config.validation_limit)
-    cloud = LiveCloud(job.trainer, config.steps_per_round, quality.of)
+    config = recorded_config(job, folder)
+    if job.base_steps:
+        on_stage(f"{job.name}: the base model, {job.base_steps} steps on {job.base_data}")
+        _train_base(job, folder / _BASE)
+    built = build_job(config, Fit(), make_link(config.link, config.seed))
+    quality = Quality(built, config.validation_limit)
+    cloud = LiveCloud(built.trainer, config.steps_per_round, quality.of)
     for index in range(config.rounds):
         on_stage(f"{config.data}, seed {config.seed}: round {index + 1} of {config.rounds}")
-        record_round(folder, index, cloud.advance(index, job.initial_edge, lambda: None))
-    recorded = RecordedCloud(folder, job.adapter.schema)
-    rounds = [recorded.advance(index, job.initial_edge, lambda: None) for index in range(config.rounds)]
+        record_round(folder, index, cloud.advance(index, built.initial_edge, lambda: None))
+    recorded = RecordedCloud(folder, built.adapter.schema)
+    rounds = [recorded.advance(index, built.initial_edge, lambda: None) for index in range(config.rounds)]
     on_stage(f"{config.data}, seed {config.seed}: measuring")
-    table = _Measurement(config, rounds, job.initial_edge, quality).table()
+    table = _Measurement(config, rounds, built.initial_edge, quality).table()
     table.save(folder)
     (folder / _RECORD_FILE).write_text(described, encoding="utf-8")
     return table
+
+
+def _train_base(job: StreamJob, folder: Path) -> None:
+    """Train all weights of the base model as a language model, and write it as a Transformers folder."""
+    torch.set_num_threads(1)
+    loaded = load_model(job.model, num_labels=None, device="cpu")
+    workload = make_workload(job.run_config(), loaded, load_data(job.base_data, task="lm"))
+    model: Any = loaded.model
+    optimizer = torch.optim.AdamW(model.parameters(), lr=BASE_LR)
+    for step in range(job.base_steps):
+        optimizer.zero_grad()
+        workload.loss(workload.batch(step)).backward()
+        optimizer.step()
+    model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
 
 
 @dataclass

@@ -1,24 +1,27 @@
-"""The rule that the actor imitates before it learns: ``fit``, tuned for one λ, for how much the link carries and how
-far its estimates err.
+"""The rule that the actor imitates before it learns: ``fit``, tuned for one λ, for how much fits and how far estimates
+of the link err.
 
 A few variations of ``fit`` (how much of the budget to offer, rank and bits of all projections) play the same episodes
 as ``fit`` itself, airtime at the same price. The reward of each beyond ``fit`` is fitted by straight lines between
-knots in the load, log10 of the mean budget over the bytes of a plain LoRA, and a line in the root mean square surprise
-(``policy.tokens``). In a state, the teacher is the variation that promises most for sure: a standard error of the fit
-is subtracted, so that of many variations not the luckiest is taught. Where the estimate is 0, as in an outage, no
-share of it says anything: there the choice is between offering nothing, as ``fit`` does, and everything.
+knots in the room, log10 of the budget over the bytes of one component of every projection, and a line in the root mean
+square surprise (``policy.tokens``). The room says how many components fit, whatever the largest rank is and however
+little has changed: fewer bits win where few fit, and lose where many do (LOG.md). In a state, the teacher is the
+variation that promises most for sure: a standard error of the fit is subtracted, so that of many variations not the
+luckiest is taught. Where the estimate is 0, as in an outage, no share of it says anything: there the choice is between
+offering nothing, as ``fit`` does, and everything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from airlora.env.stream import StreamEnv
 from airlora.link import PastRate
-from airlora.policy.tokens import LARGEST_LOAD, LEAST_LOAD, surprise
+from airlora.policy.tokens import View, surprise
 
 VARIATIONS = np.array(
     [
@@ -55,8 +58,8 @@ EVERYTHING = np.array([0.9, 0.0, 0.0])
 LEAST_PROMISE = 0.001
 """Reward beyond ``fit`` below which ``fit`` is taught: where a link carries everything, variations hardly differ."""
 
-KNOTS = np.linspace(np.log10(LEAST_LOAD), np.log10(LARGEST_LOAD), 5)
-"""Loads between which a reward is a straight line; beyond the last ones it stays."""
+KNOTS = np.linspace(-1.0, 2.0, 5)
+"""Rooms between which a reward is a straight line; beyond the last ones it stays."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,41 +81,49 @@ class Teacher:
     usual_surprise: float
     blind: np.ndarray
 
-    def choose(self, load: float, past: Sequence[PastRate]) -> np.ndarray:
-        """(3,) of ``VARIATIONS``, or ``EVERYTHING``; ``fit`` where the load is not known.
+    def choose(self, room: float, past: Sequence[PastRate]) -> np.ndarray:
+        """(3,) of ``VARIATIONS``, or ``EVERYTHING``; ``fit`` where the room is not known.
 
         Args:
-            load: log10 of the estimated budget over the bytes of a plain LoRA; −inf for an estimate of 0, NaN for none.
+            room: see ``room_of``.
             past: of the observation.
         """
-        if np.isnan(load):
+        if np.isnan(room):
             return VARIATIONS[0]
-        if load == -np.inf:
+        if room == -np.inf:
             error = self.blind.std() / np.sqrt(len(self.blind)) if len(self.blind) else 0.0
             return EVERYTHING if len(self.blind) and self.blind.mean() > error else VARIATIONS[0]
         known, _, _, surprised = surprise(past)
-        terms = _terms(load, surprised if known else self.usual_surprise)
+        terms = _terms(room, surprised if known else self.usual_surprise)
         error = self.spread * np.sqrt(terms @ self.covariance @ terms)
         promised = self.reward @ terms - error
         best = int(np.argmax(promised))
         return VARIATIONS[best if promised[best] > LEAST_PROMISE else 0]
 
 
+def room_of(view: View) -> float:
+    """log10 of the estimated budget over the bytes of one component of every projection; −inf for an estimate of 0, NaN
+    for none."""
+    budget = view.observation.budget_bytes
+    with np.errstate(divide="ignore"):
+        return float(np.log10(budget / view.totals[0])) if np.isfinite(budget) else np.nan
+
+
 def find_teacher(env: StreamEnv, episodes: range) -> Teacher:
     """Play every variation; the environment has one λ, and its decoding is ``residual``."""
-    loads, surprises, played, blind = [], [], [], []
+    rooms, surprises, played, blind = [], [], [], []
     for episode in episodes:
         rule = _play(env, episode, VARIATIONS[0], VARIATIONS[0])
         surprises.append(surprise(env.view.observation.past_rates)[-1])
         env.begin(episode)
-        rates = [env.link.observe(t_s).rate_bps for t_s in env.starts_s]
-        budget = float(np.mean(rates)) / 8
-        loads.append(np.log10(max(budget, 1.0) / env.job.table.schema.plain_lora_bytes()))
-        played.append([_play(env, episode, own, VARIATIONS[0])[0] - rule[0] for own in VARIATIONS[1:]])
+        deadline_s = env.view.observation.deadline_s
+        budgets = [env.link.observe(t_s).rate_bps * deadline_s / 8 for t_s in env.starts_s]
+        rooms.append(np.log10(max(float(np.mean(budgets)), 1.0) / rule.component_bytes))
+        played.append([_play(env, episode, own, VARIATIONS[0]).reward - rule.reward for own in VARIATIONS[1:]])
         own = _play(env, episode, VARIATIONS[0], EVERYTHING)
         if own != rule:
-            blind.append(own[0] - rule[0])
-    terms = np.stack([_terms(*own) for own in zip(loads, surprises, strict=True)])  # (episodes, knots + 1)
+            blind.append(own.reward - rule.reward)
+    terms = np.stack([_terms(*own) for own in zip(rooms, surprises, strict=True)])  # (episodes, knots + 1)
     found = np.pad(np.array(played), ((0, 0), (1, 0)))  # (episodes, variations)
     covariance = np.linalg.inv(terms.T @ terms + 1e-2 * np.eye(terms.shape[1]))
     fitted = (covariance @ terms.T @ found).T  # (variations, knots + 1)
@@ -120,19 +131,27 @@ def find_teacher(env: StreamEnv, episodes: range) -> Teacher:
     return Teacher(fitted, spread, covariance, float(np.mean(surprises)), np.array(blind))
 
 
-def _play(env: StreamEnv, episode: int, usual: np.ndarray, blind: np.ndarray) -> tuple[float, float]:
-    """Mean reward and mean airtime of a variation and of what is done where the estimate is 0."""
+class _Played(NamedTuple):
+    """Means over the rounds of an episode; the bytes are those of one component of every projection."""
+
+    reward: float
+    airtime: float
+    component_bytes: float
+
+
+def _play(env: StreamEnv, episode: int, usual: np.ndarray, blind: np.ndarray) -> _Played:
+    """A variation, and another where the estimate is 0."""
     env.begin(episode)
     rows, terminated = [], False
     while not terminated:
-        variation = usual if env.view.observation.budget_bytes else blind
-        x0 = np.tile(variation[1:], (len(env.view.observation.energy), 1))
+        view = env.view
+        variation = usual if view.observation.budget_bytes else blind
+        x0 = np.tile(variation[1:], (len(view.observation.energy), 1))
         reward, terminated, info = env.send(env.allocation(variation[0], x0))
-        rows.append((reward, info["airtime"]))
-    reward, airtime = np.mean(rows, axis=0).tolist()
-    return reward, airtime
+        rows.append((reward, info["airtime"], float(view.totals[0])))
+    return _Played(*np.mean(rows, axis=0).tolist())
 
 
-def _terms(load: float, surprised: float) -> np.ndarray:
-    """(knots + 1,) what a reward is linear in: how near the load is to each knot, and the surprise."""
-    return np.array([*(np.interp(load, KNOTS, knot) for knot in np.eye(len(KNOTS))), surprised])
+def _terms(room: float, surprised: float) -> np.ndarray:
+    """(knots + 1,) what a reward is linear in: how near the room is to each knot, and the surprise."""
+    return np.array([*(np.interp(room, KNOTS, knot) for knot in np.eye(len(KNOTS))), surprised])

@@ -18,7 +18,7 @@ from airlora.env.stream import StreamEnv
 from airlora.env.stream_baseline import AgainstRule
 from airlora.env.stream_record import record_job
 from airlora.env.stream_settings import StreamTrainingConfig
-from airlora.env.stream_teacher import find_teacher
+from airlora.env.stream_teacher import find_teacher, room_of
 from airlora.env.surrogate import Surrogate
 from airlora.errors import StoreError
 from airlora.policy.stream_action import StreamDecoding
@@ -54,7 +54,7 @@ class StreamTraining:
         torch.set_num_threads(1)
         self.config, self.folder = config, folder
         recordings = Path(config.recordings) if config.recordings else folder.path / "recordings"
-        self.jobs = [Surrogate(record_job(job.run_config(), recordings / job.name, on_stage)) for job in config.jobs]
+        self.jobs = [Surrogate(record_job(job, recordings / job.name, on_stage)) for job in config.jobs]
         known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         pool = range(_FIRST_EPISODE, _FIRST_EPISODE + config.pool)
         environments = [
@@ -91,14 +91,9 @@ class StreamTraining:
             episodes = range(_FIRST_EPISODE, _FIRST_EPISODE + config.teacher_episodes)
             found = {own: find_teacher(self._env("residual", (own,)), episodes) for own in set(config.airtime_weights)}
 
-            def choose(view: View) -> np.ndarray:
-                o = view.observation
-                budget = o.budget_bytes if np.isfinite(o.budget_bytes) else np.nan
-                with np.errstate(divide="ignore"):
-                    load = np.log10(budget / o.schema.plain_lora_bytes())
-                return found[view.airtime_weight].choose(float(load), o.past_rates)
+            def teacher(view: View) -> np.ndarray:
+                return found[view.airtime_weight].choose(room_of(view), view.observation.past_rates)
 
-            teacher = choose
         self.agent.imitate(self._env(), config.imitation_steps, config.imitation_updates, teacher)
 
     def iterate(self) -> dict[str, Any]:
