@@ -417,8 +417,9 @@ def test_the_shipped_policy_sends_over_a_link_that_carries_more_than_everything(
 def test_the_shipped_policy_is_small_and_says_what_it_was_trained_on() -> None:
     assert (SHIPPED / "policy.safetensors").stat().st_size < 1_000_000
     trained = load_stream_policy(SHIPPED).card.trained
-    assert [job["data"] for job in trained["jobs"]] == [job.data for job in SHIPPED_JOBS]
-    assert all(job["data"].startswith("builtin:") for job in trained["jobs"])
+    assert trained["jobs"] == [asdict(job) for job in SHIPPED_JOBS]
+    assert all(name.startswith("builtin:") for job in trained["jobs"] for name in (job["model"], job["data"]))
+    assert all(job["base_data"].startswith("builtin:") or not job["base_steps"] for job in trained["jobs"])
 
 
 # training
