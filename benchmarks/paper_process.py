@@ -1,7 +1,7 @@
 """The paper's experiment, scaled down: arms in AirLLM's decision process at fixed SNRs.
 
     python benchmarks/paper_process.py JOB.toml OUT --arms airllm --arms ppo --snrs -5 --snrs 15 --seeds 3
-    python benchmarks/paper_process.py JOB.toml OUT --table [--page docs/policy.md]
+    python benchmarks/paper_process.py JOB.toml OUT --table [--page docs/paper-mode.md]
 
 JOB.toml holds fields of ``airlora.env.PaperConfig``. The bandwidth is chosen so that ``--lowest-rank`` is the mean rank
 in time at −5 dB; 1.4, as for OPT-1.3B over 100 MHz, makes it 17.8 at 15 dB. Every arm of a seed sees the same batches,
