@@ -2,7 +2,7 @@
 
     python benchmarks/simulate.py RECORDINGS --policies airllm --policies flood [--traces FILE --source mahimahi]
 
-Plays the built-in jobs of seed 100 (``airlora.env.stream_settings.HELD_OUT_JOBS``), which are recorded in RECORDINGS
+Plays the built-in jobs that are held out (``airlora.env.stream_settings.HELD_OUT_JOBS``), recorded in RECORDINGS
 first if they are not there yet. Episodes are drawn by seed, as in training but from 0 on; with ``--traces`` their links
 are stretches of a source's recordings, at a share whose median budget is drawn as in training. Means over the rounds,
 paired by episode, ± standard error; *lean* are the links with a mean budget below a tenth of a plain LoRA of rank 8.
