@@ -5,7 +5,7 @@ A few variations of ``fit`` (how much of the budget to offer, rank and bits of a
 as ``fit`` itself, airtime at the same price. The reward of each beyond ``fit`` is fitted by straight lines between
 knots in the room, log10 of the budget over the bytes of one component of every projection, and a line in the root mean
 square surprise (``policy.tokens``). The room says how many components fit, whatever the largest rank is and however
-little has changed: fewer bits win where few fit, and lose where many do (LOG.md). In a state, the teacher is the
+much has changed: fewer bits win where few fit, and lose where many do (LOG.md). In a state, the teacher is the
 variation that promises most for sure: a standard error of the fit is subtracted, so that of many variations not the
 luckiest is taught. Where the estimate is 0, as in an outage, no share of it says anything: there the choice is between
 offering nothing, as ``fit`` does, and everything.
@@ -110,7 +110,10 @@ def room_of(view: View) -> float:
 
 
 def find_teacher(env: StreamEnv, episodes: range) -> Teacher:
-    """Play every variation; the environment has one λ, and its decoding is ``residual``."""
+    """Play every variation; the environment has one λ, and its decoding is ``residual``.
+
+    An episode's room is that of its mean estimated budget and of the mean bytes of one component as ``fit`` plays it.
+    """
     rooms, surprises, played, blind = [], [], [], []
     for episode in episodes:
         rule = _play(env, episode, VARIATIONS[0], VARIATIONS[0])
