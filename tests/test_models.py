@@ -21,7 +21,7 @@ from airlora.job import build_job
 from airlora.link import make_link
 from airlora.policy import make_policy
 from airlora.workload.builtin import builtin_model_path
-from airlora.workload.classify import ClassificationWorkload
+from airlora.workload.classify import ClassificationWorkload, noisy_accuracy
 from airlora.workload.data import Dataset
 from airlora.workload.lm import LanguageModelWorkload
 from airlora.workload.models import LoadedModel, autocast, context_tokens, load_model
@@ -357,10 +357,12 @@ def test_smooth_quality_is_accuracy_under_noise_and_does_not_count_sureness(fold
     found = workload.validate(6)
     assert found.quality == workload.evaluate("validation", 6)
     logits = workload._logits(workload._collate("validation", np.arange(6)), slice(None)).detach().numpy()
-    right = logits[np.arange(6), CLASSIFY.targets["validation"]]
-    others = np.where(np.arange(LABELS) == CLASSIFY.targets["validation"][:, None], -np.inf, logits).max(axis=1)
-    noise = np.random.default_rng(0).normal(0, 0.25 * np.sqrt(np.mean((right - others) ** 2)), (100_000, 6))
-    assert found.smooth_quality == pytest.approx(np.mean(right - others + noise > 0), abs=3e-3)
+    targets = CLASSIFY.targets["validation"]
+    right = logits[np.arange(6), targets]
+    others = np.where(np.arange(LABELS) == targets[:, None], -np.inf, logits).max(axis=1)
+    noise = 0.25 / np.sqrt(2) * np.sqrt(np.mean((right - others) ** 2))
+    noisy = logits + np.random.default_rng(0).normal(0, noise, (100_000, 6, LABELS))
+    assert found.smooth_quality == pytest.approx(np.mean(noisy.argmax(-1) == targets), abs=3e-3)
     with torch.no_grad():
         for parameter in loaded.head.values():
             parameter *= 10
@@ -368,6 +370,20 @@ def test_smooth_quality_is_accuracy_under_noise_and_does_not_count_sureness(fold
     assert abs(surer.objective - found.objective) > 0.01
     assert surer.smooth_quality == pytest.approx(found.smooth_quality, abs=1e-3)
     assert surer.quality == found.quality
+
+
+def test_a_head_of_zeros_knows_one_label_in_so_many(folders: dict[str, Path]) -> None:
+    """As the untouched model does: bytes are priced by what an update wins over it."""
+    workload = workload_of(load(folders["bert"], "classify"), "classify")
+    with torch.no_grad():
+        for parameter in workload.head.values():
+            parameter.zero_()
+    assert workload.validate(6).smooth_quality == pytest.approx(1 / LABELS, abs=1e-6)
+    for labels in (2, 3, 150):
+        ties = torch.zeros(4, labels - 1, dtype=torch.float64)
+        assert noisy_accuracy(ties, 0.0) == pytest.approx(1 / labels, rel=0.02)
+    leads = torch.tensor([[0.3], [-0.1]], dtype=torch.float64)
+    assert noisy_accuracy(leads, 0.2) == pytest.approx(float(torch.special.ndtr(leads / 0.2).mean()), abs=1e-6)
 
 
 def test_padding_changes_no_answer(folders: dict[str, Path]) -> None:

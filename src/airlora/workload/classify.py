@@ -15,7 +15,9 @@ from airlora.workload.models import LoadedModel, autocast, context_tokens
 _ROWS_AT_ONCE_CPU, _ROWS_AT_ONCE = 16, 64
 """Rows that are measured at once: a CPU is as fast with few, which need less padding."""
 _NOISE = 0.25
-"""Of the smooth quality: standard deviation of the noise over the root mean square of the margins."""
+"""Of the smooth quality: standard deviation of a margin's noise over the root mean square of the margins."""
+_NODES = 24
+"""Of the quadrature over the noise of the right label's logit."""
 
 
 class ClassificationWorkload(Workload):
@@ -84,21 +86,20 @@ class ClassificationWorkload(Workload):
 
         The first is as smooth as the loss where accuracy jumps by whole rows, and bounded like accuracy: early in
         training the cross-entropy can rise, as the model gets sure of itself, while accuracy rises too. It goes on
-        falling while a model only gets surer; so bytes are priced by the share of right answers if every margin, the
-        right label's logit less the largest other, had Gaussian noise of a quarter of the margins' root mean square:
-        whatever the scale of the logits.
+        falling while a model only gets surer; so bytes are priced by ``noisy_accuracy``, with noise in proportion to
+        the margins (the right label's logit less the largest other): whatever the scale of the logits.
         """
-        right, hits, margins = 0.0, 0, []
+        right, hits, found, margins = 0.0, 0, [], []
         for batch in self._batches("validation", limit):
             logits, label = self._logits(batch, slice(None)), batch.targets[:, None]
             right += float(logits.softmax(-1).gather(1, label).sum())
             hits += int((logits.argmax(-1) == batch.targets).sum())
-            others = logits.scatter(1, label, -torch.inf).amax(-1)
-            margins.append(logits.gather(1, label)[:, 0] - others)
-        margin = torch.cat(margins).double()
-        noise = _NOISE * margin.square().mean().sqrt().clamp_min(1e-300)
-        smooth = float(torch.special.ndtr(margin / noise).mean())
-        return Validation(1 - right / len(margin), hits / len(margin), smooth)
+            leads = (logits.gather(1, label) - logits).double()
+            margins.append(leads.scatter(1, label, torch.inf).amin(-1))
+            found.append(leads[torch.arange(logits.shape[1], device=logits.device) != label].view(len(logits), -1))
+        margin = torch.cat(margins)
+        noise = _NOISE * float(margin.square().mean().sqrt())
+        return Validation(1 - right / len(margin), hits / len(margin), noisy_accuracy(torch.cat(found), noise))
 
     def _batches(self, split: str, limit: int | None) -> Iterator[Batch]:
         total = len(self._texts[split])
@@ -109,3 +110,19 @@ class ClassificationWorkload(Workload):
         at_once = _ROWS_AT_ONCE_CPU if self._device.type == "cpu" else _ROWS_AT_ONCE
         for begin in range(0, len(rows), at_once):
             yield self._collate(split, rows[begin : begin + at_once])
+
+
+def noisy_accuracy(leads: torch.Tensor, noise: float) -> float:
+    """Share of right answers, in expectation, if every logit had independent Gaussian noise.
+
+    Given the noise t of the right label's logit, it wins with probability Π Φ(lead + t), in units of a logit's noise;
+    Gauss-Hermite quadrature over t. A model that knows nothing, all logits equal, has 1 / (number of labels).
+
+    Args:
+        leads: (rows, labels - 1), float64: by how much the right label's logit exceeds each other one.
+        noise: standard deviation of the noise of a lead, √2 times that of a logit; 0 breaks ties only.
+    """
+    scaled = leads / max(noise / 2**0.5, 1e-300)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    wins = sum(w * torch.special.log_ndtr(scaled + t).sum(-1).exp() for t, w in zip(nodes, weights, strict=True))
+    return float(torch.as_tensor(wins).mean()) / float(weights.sum())
