@@ -79,6 +79,11 @@ class LossJudge:
 
     loss: Callable[[EdgeState], float]
     worth: Callable[[EdgeState], float] = lambda state: 0.0
+    seems: Callable[[EdgeState], float] | None = None
+    """The worth on few rows, if it is another."""
+
+    def rough_worth(self, state: EdgeState) -> float:
+        return (self.seems or self.worth)(state)
 
     def is_worse(self, state: EdgeState, before: EdgeState) -> bool:
         return self.loss(state) > self.loss(before) + TOLERANCE

@@ -459,7 +459,7 @@ class Rows(Workload):
     def evaluate(self, split, limit=None):
         raise AssertionError
 
-    def validate(self, limit):
+    def validate(self, limit, apart=0):
         raise AssertionError
 
 

@@ -313,6 +313,18 @@ def test_a_price_leaves_all_out_that_wins_less_and_nothing_where_it_is_0() -> No
     assert unmeasured.layers == encode(ROUNDS[0], edge, allocation, 0).layers
 
 
+def test_bytes_are_priced_by_what_is_exact_not_by_what_seems() -> None:
+    """On few rows nothing seems to win beyond the first layer: with all of them, all is sent that wins its price."""
+    edge, allocation = blank_edge(SCHEMA), replace(uniform(SCHEMA, 6, 4, 4), byte_price=1e-7)
+    lucky = LossJudge(fading_loss, fading_worth, seems=lambda state: float(state.id != edge.id))
+    assert encode(ROUNDS[0], edge, allocation, 0, lucky).layers == encode(ROUNDS[0], edge, allocation, 0, FADING).layers
+    hopeful = LossJudge(fading_loss, lambda state: -1.0 if state.id == edge.id else 1.0, seems=fading_worth)
+    assert len(encode(ROUNDS[0], edge, replace(allocation, byte_price=5e-3), 0, hopeful).layers) <= 4
+    assert encode(
+        ROUNDS[0], edge, allocation, 0, LossJudge(fading_loss, lambda state: -1.0)
+    ).layers  # no price on ruins
+
+
 def test_with_a_price_only_what_is_sent_can_become_active() -> None:
     """The loss falls up to rank 2 and hardly from there: the update ends there, and no prefix is activated after."""
 

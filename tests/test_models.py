@@ -20,6 +20,7 @@ from airlora.factors import Factors
 from airlora.job import build_job
 from airlora.link import make_link
 from airlora.policy import make_policy
+from airlora.workload.base import rows_apart
 from airlora.workload.builtin import builtin_model_path
 from airlora.workload.classify import ClassificationWorkload, noisy_accuracy
 from airlora.workload.data import Dataset
@@ -384,6 +385,28 @@ def test_a_head_of_zeros_knows_one_label_in_so_many(folders: dict[str, Path]) ->
         assert noisy_accuracy(ties, 0.0) == pytest.approx(1 / labels, rel=0.02)
     leads = torch.tensor([[0.3], [-0.1]], dtype=torch.float64)
     assert noisy_accuracy(leads, 0.2) == pytest.approx(float(torch.special.ndtr(leads / 0.2).mean()), abs=1e-6)
+
+
+@pytest.mark.parametrize(("family", "task"), [("bert", "classify"), ("opt", "lm")])
+def test_rows_apart_are_all_the_others_and_then_the_sample(folders: dict[str, Path], family: str, task: str) -> None:
+    """A mean over a sample and the mean over the rows apart from it are that over all, by their sizes."""
+    loaded = load(folders[family], task)
+    workload = workload_of(loaded, task)
+    with torch.no_grad():
+        for parameter in workload.head.values():
+            parameter.normal_(0, 0.3, generator=torch.Generator().manual_seed(0))
+    total = 6 if isinstance(workload, ClassificationWorkload) else len(workload._starts("validation"))
+    sample = total // 3
+    apart, few = workload.validate(total - sample, apart=sample), workload.validate(sample)
+    everything = workload.validate(total)
+    for name in ("objective", "quality"):
+        mean = (getattr(apart, name) * (total - sample) + getattr(few, name) * sample) / total
+        assert mean == pytest.approx(getattr(everything, name), rel=1e-5)
+    assert workload.validate(total, apart=sample).objective == pytest.approx(everything.objective, rel=1e-5)
+    assert few.quality == pytest.approx(workload.evaluate("validation", sample), rel=1e-6)
+    assert rows_apart(9, np.array([1, 3]), 8, 0).tolist()[7:] == [1]
+    assert set(rows_apart(9, np.array([1, 3]), 7, 0)) == {0, 2, 4, 5, 6, 7, 8}
+    assert rows_apart(9, np.array([1, 3]), 3, 0).tolist() == rows_apart(9, np.array([1, 3]), 7, 0).tolist()[:3]
 
 
 def test_padding_changes_no_answer(folders: dict[str, Path]) -> None:

@@ -31,8 +31,9 @@ class _Job:
         self._now = self._states[bool(any(u.any() for u in factors.u))]
         yield
 
-    def validate(self, rows: int) -> Validation:
-        self.measured.append(rows)
+    def validate(self, rows: int, apart: int = 0) -> Validation:
+        self.measured.append(rows + apart)
+        rows += apart
         objective, quality = self._now[rows]
         return Validation(objective, quality, quality)
 
@@ -63,7 +64,7 @@ def test_without_a_smaller_guard_nothing_is_measured_twice(guard_limit: int | No
     quality = Quality(job, 200, guard_limit=guard_limit)
     assert quality.is_worse(AFTER, BEFORE)
     assert quality.of_edge(AFTER) == 0.7
-    assert (quality.loss(AFTER), quality.worth(AFTER)) == (0.5, pytest.approx(-0.1))
+    assert (quality.loss(AFTER), quality.rough_worth(AFTER)) == (0.5, pytest.approx(-0.1))
     assert job.measured == [200, 200]
 
 
@@ -72,8 +73,16 @@ def test_where_lower_is_better_signs_turn_and_what_was_broken_can_only_get_bette
     quality = Quality(job, 64)
     assert not quality.is_worse(AFTER, BEFORE)
     assert quality.is_worse(BEFORE, AFTER)
-    assert quality.worth(AFTER) == pytest.approx(0.1)
+    assert quality.rough_worth(AFTER) == pytest.approx(0.1)
     broken = Quality(_Job({64: (NAN, NAN)}, {64: (3.0, 3.0)}, "nll"), 64)
     assert not broken.is_worse(AFTER, BEFORE)
     assert broken.is_worse(BEFORE, AFTER)
-    assert (broken.loss(BEFORE), broken.worth(AFTER)) == (np.inf, -np.inf)
+    assert (broken.loss(BEFORE), broken.rough_worth(AFTER)) == (np.inf, -np.inf)
+
+
+def test_bytes_are_priced_on_as_many_rows_as_rounds_are_measured_on_and_on_others() -> None:
+    job = _Job({50: (0.5, 0.8), 400: (0.5, 0.6)}, {50: (0.5, 0.7), 400: (0.5, 0.9)}, "accuracy")
+    quality = Quality(job, 200, guard_limit=50)
+    assert quality.rough_worth(AFTER) == pytest.approx(-0.1)
+    assert quality.worth(AFTER) == pytest.approx(0.3)
+    assert job.measured == [50, 50, 400, 400]  # 400: 200 rows apart from 200

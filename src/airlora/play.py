@@ -42,7 +42,7 @@ class Quality:
     test_limit: int | None = None
     guard_limit: int | None = None
     _known: dict[tuple[str, str], float] = field(default_factory=dict)
-    _validated: dict[tuple[str, int], Validation] = field(default_factory=dict)
+    _validated: dict[tuple[str, int, int], Validation] = field(default_factory=dict)
 
     def of(self, factors: Factors, split: str = "validation") -> float:
         """Quality of these factors: on the validation split's fixed sample, or on a whole other split.
@@ -79,10 +79,17 @@ class Quality:
                 return False
         return True
 
+    def rough_worth(self, edge: EdgeState) -> float:
+        """The smooth quality that the edge's model has beyond the untouched one, on the guard's rows."""
+        return self._worth(edge, self._guarded)
+
     def worth(self, edge: EdgeState) -> float:
-        """What the encoder prices bytes by: the smooth quality that the edge's model has beyond the untouched one, on
-        the guard's rows."""
-        now, base = (self._validate(state, self._guarded).smooth_quality for state in (edge, self.job.initial_edge))
+        """What the encoder prices bytes by: as ``rough_worth``, on as many rows of the validation split as ``of``
+        looks at, but others: what is chosen by some rows looks better on them than it is."""
+        return self._worth(edge, self.limit, apart=self.limit)
+
+    def _worth(self, edge: EdgeState, rows: int, apart: int = 0) -> float:
+        now, base = (self._validate(state, rows, apart).smooth_quality for state in (edge, self.job.initial_edge))
         worth = self._gain(now, base)
         return worth if np.isfinite(worth) else -np.inf
 
@@ -98,13 +105,14 @@ class Quality:
     def _gain(self, quality: float, base: float) -> float:
         return quality - base if self.job.workload.higher_is_better else base - quality
 
-    def _validate(self, edge: EdgeState, rows: int) -> Validation:
-        if (edge.id, rows) not in self._validated:
+    def _validate(self, edge: EdgeState, rows: int, apart: int = 0) -> Validation:
+        key = (edge.id, rows, apart)
+        if key not in self._validated:
             with self.job.adapter.serving(edge.factors()):
-                found = self._validated[edge.id, rows] = self.job.workload.validate(rows)
-            if rows == self.limit and np.isfinite(found.quality):
+                found = self._validated[key] = self.job.workload.validate(rows, apart)
+            if rows == self.limit and not apart and np.isfinite(found.quality):
                 self._known[edge.id, "validation"] = found.quality
-        return self._validated[edge.id, rows]
+        return self._validated[key]
 
 
 def _lost(loss: float) -> float:

@@ -19,6 +19,8 @@ from airlora.codec.targets import Targets
 
 ACTIVATION_GAIN = 0.005
 """By how much a prefix must be better than the whole for a layer that activates it to be worth its bytes."""
+_FINALISTS = 4
+"""Prefixes, the best by a rough measure, whose worth is measured exactly, beside none and all of the layers."""
 
 
 class Judge(Protocol):
@@ -30,8 +32,11 @@ class Judge(Protocol):
     def is_worse(self, state: EdgeState, before: EdgeState) -> bool:
         """Whether no layer of an update to ``before`` may leave this state."""
 
+    def rough_worth(self, state: EdgeState) -> float:
+        """What it is worth more than the untouched model, in any unit, at no more cost than ``loss``."""
+
     def worth(self, state: EdgeState) -> float:
-        """What it is worth more than the untouched model, in any unit: what bytes are priced by."""
+        """The same, as exactly as can be: what bytes are priced by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,17 +136,21 @@ class LayerChoice:
         self._ends.append(_End(len(draft.layers), loss, int(draft.state.active_ranks.max())))
 
     def cut(self) -> None:
-        """Leave out the last layers where they win less than their bytes' price."""
-        if not self._judge or not self._byte_price:
+        """Leave out the last layers where they win less than their bytes' price.
+
+        Few rows take luck for worth where a layer wins about its price: those that look best by them, none and all are
+        measured on more.
+        """
+        if not self._judge or not self._byte_price or not self._good.layers:
             return
         states = [self._edge]
         for layer in self._good.layers:
             states.append(states[-1].apply(layer))
-        won = np.array([self._judge.worth(state) for state in states])
-        if not won.max() > 0:
-            return
-        sizes = np.cumsum([0, *map(len, self._good.layers)])
-        count = int(np.argmax(won / won.max() - self._byte_price * sizes))
+        costs = self._byte_price * np.cumsum([0, *map(len, self._good.layers)])
+        rough = _shares([self._judge.rough_worth(state) for state in states]) - costs
+        finalists = np.unique([0, len(states) - 1, *np.argsort(-rough, kind="stable")[:_FINALISTS]])
+        exact = _shares([self._judge.worth(states[index]) for index in finalists]) - costs[finalists]
+        count = int(finalists[np.argmax(exact)])
         self._good = _Draft(states[count], self._good.layers[:count])
         self._ends = [end for end in self._ends if end.layers <= count]
 
@@ -208,6 +217,12 @@ class LayerChoice:
         for piece in draft.added:
             _mark(reached, piece)
         return bool((draft.state.active_ranks > np.array(reached)).any())
+
+
+def _shares(worths: Sequence[float]) -> np.ndarray:
+    """Of the largest; where nothing is worth anything, the last has all."""
+    worth = np.array(worths)
+    return worth / worth.max() if worth.max() > 0 else np.where(np.arange(len(worth)) == len(worth) - 1, np.inf, 0.0)
 
 
 def _mark(reached: list[int], piece: Piece) -> None:

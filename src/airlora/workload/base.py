@@ -83,8 +83,19 @@ class Workload(ABC):
         """Quality on a split (or on ``limit`` of its rows, always the same ones) of the model as it is now."""
 
     @abstractmethod
-    def validate(self, limit: int) -> Validation:
-        """What the encoder measures, on ``limit`` rows of the validation split, those that ``evaluate`` takes."""
+    def validate(self, limit: int, apart: int = 0) -> Validation:
+        """What the encoder measures, on ``limit`` rows of the validation split, always the same ones.
+
+        Args:
+            limit: how many rows: of all of them those that ``evaluate`` takes.
+            apart: above 0: none of those that ``evaluate`` takes of so many, as long as there are others.
+        """
+
+
+def rows_apart(rows: int, sample: np.ndarray, limit: int, seed: int) -> np.ndarray:
+    """``limit`` of so many rows, drawn once by seed from those outside a sample; where they end, from the sample."""
+    others = np.random.default_rng([seed, 8]).permutation(np.setdiff1d(np.arange(rows), sample))
+    return np.concatenate([others, sample])[:limit]
 
 
 def epoch_order(seed: int, epoch: int, rows: int) -> np.ndarray:

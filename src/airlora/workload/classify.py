@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from airlora.workload.base import Batch, Validation, Workload, rows_of_step
+from airlora.workload.base import Batch, Validation, Workload, rows_apart, rows_of_step
 from airlora.workload.data import Dataset
 from airlora.workload.models import LoadedModel, autocast, context_tokens
 
@@ -75,22 +75,25 @@ class ClassificationWorkload(Workload):
     def evaluate(self, split: str, limit: int | None = None) -> float:
         """Accuracy over the split (or ``limit`` rows drawn once by seed), batched by length to waste no padding."""
         hits = rows = 0
-        for batch in self._batches(split, limit):
+        for batch in self._batches(split, self._sample(split, limit)):
             hits += int((self._logits(batch, slice(None)).argmax(-1) == batch.targets).sum())
             rows += len(batch.targets)
         return hits / rows
 
     @torch.inference_mode()
-    def validate(self, limit: int) -> Validation:
-        """One minus the mean probability of the right label, accuracy, and accuracy under noise, over ``limit`` rows.
+    def validate(self, limit: int, apart: int = 0) -> Validation:
+        """One minus the mean probability of the right label, accuracy, and accuracy under noise; see ``Workload``.
 
         The first is as smooth as the loss where accuracy jumps by whole rows, and bounded like accuracy: early in
         training the cross-entropy can rise, as the model gets sure of itself, while accuracy rises too. It goes on
         falling while a model only gets surer; so bytes are priced by ``noisy_accuracy``, with noise in proportion to
         the margins (the right label's logit less the largest other): whatever the scale of the logits.
         """
+        rows = self._sample("validation", limit)
+        if apart:
+            rows = rows_apart(len(self._texts["validation"]), self._sample("validation", apart), limit, self._seed)
         right, hits, found, margins = 0.0, 0, [], []
-        for batch in self._batches("validation", limit):
+        for batch in self._batches("validation", rows):
             logits, label = self._logits(batch, slice(None)), batch.targets[:, None]
             right += float(logits.softmax(-1).gather(1, label).sum())
             hits += int((logits.argmax(-1) == batch.targets).sum())
@@ -101,11 +104,13 @@ class ClassificationWorkload(Workload):
         noise = _NOISE * float(margin.square().mean().sqrt())
         return Validation(1 - right / len(margin), hits / len(margin), noisy_accuracy(torch.cat(found), noise))
 
-    def _batches(self, split: str, limit: int | None) -> Iterator[Batch]:
+    def _sample(self, split: str, limit: int | None) -> np.ndarray:
         total = len(self._texts[split])
-        rows = np.arange(total)
-        if limit is not None and limit < total:
-            rows = np.random.default_rng([self._seed, 7]).choice(total, limit, replace=False)
+        if limit is None or limit >= total:
+            return np.arange(total)
+        return np.random.default_rng([self._seed, 7]).choice(total, limit, replace=False)
+
+    def _batches(self, split: str, rows: np.ndarray) -> Iterator[Batch]:
         rows = rows[np.argsort([len(self._tokens[split][row]) for row in rows], kind="stable")]
         at_once = _ROWS_AT_ONCE_CPU if self._device.type == "cpu" else _ROWS_AT_ONCE
         for begin in range(0, len(rows), at_once):

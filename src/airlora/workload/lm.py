@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from airlora.errors import DataError
-from airlora.workload.base import Batch, Validation, Workload, rows_of_step
+from airlora.workload.base import Batch, Validation, Workload, rows_apart, rows_of_step
 from airlora.workload.data import Dataset
 from airlora.workload.models import LoadedModel, autocast, context_tokens
 
@@ -84,14 +84,29 @@ class LanguageModelWorkload(Workload):
         """Mean NLL of the rows' tokens, in nats."""
         return self._token_losses(batch, rows, "mean")
 
-    @torch.inference_mode()
     def evaluate(self, split: str, limit: int | None = None) -> float:
         """Mean NLL a token over the split's windows (``limit`` of them, evenly spaced)."""
+        starts = self._starts(split)
+        return self._mean_loss(split, starts[_evenly(len(starts), limit)])
+
+    def validate(self, limit: int, apart: int = 0) -> Validation:
+        """Mean NLL a token over windows of the validation split, as all three; see ``Workload``."""
+        starts = self._starts("validation")
+        rows = _evenly(len(starts), limit)
+        if apart:
+            rows = rows_apart(len(starts), _evenly(len(starts), apart), limit, self._seed)
+        loss = self._mean_loss("validation", starts[rows])
+        return Validation(loss, loss, loss)
+
+    def _starts(self, split: str) -> np.ndarray:
         tokens = self._tokens[split]
         length = min(self._context, len(tokens) - 1)
-        starts = np.arange(0, len(tokens) - length, length)
-        if limit is not None and limit < len(starts):
-            starts = starts[np.linspace(0, len(starts) - 1, limit).astype(int)]
+        return np.arange(0, len(tokens) - length, length)
+
+    @torch.inference_mode()
+    def _mean_loss(self, split: str, starts: np.ndarray) -> float:
+        tokens = self._tokens[split]
+        length = min(self._context, len(tokens) - 1)
         total, count = 0.0, 0
         for begin in range(0, len(starts), self._batch_size):
             window = tokens[starts[begin : begin + self._batch_size, None] + np.arange(length + 1)]
@@ -100,7 +115,7 @@ class LanguageModelWorkload(Workload):
             count += batch.targets.numel()
         return total / count
 
-    def validate(self, limit: int) -> Validation:
-        """Mean NLL a token over ``limit`` windows of the validation split, as all three."""
-        loss = self.evaluate("validation", limit)
-        return Validation(loss, loss, loss)
+
+def _evenly(count: int, limit: int | None) -> np.ndarray:
+    """``limit`` of so many, evenly spaced; all if there is none."""
+    return np.linspace(0, count - 1, min(limit or count, count)).astype(int)
