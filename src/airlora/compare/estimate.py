@@ -19,6 +19,8 @@ from airlora.trajectory import LiveCloud
 
 _TIMED_ROUNDS, _STEPS_A_ROUND = 2, 4
 """After a single step little has changed, and few layers are cut and judged; and rounds differ."""
+_TIMED_POLICY = "fit:airtime_weight=0.1"
+"""With a price of bytes, the ends that look best are measured once more."""
 _STARTING_S = 6.0
 """Seconds for a unit's process to import, load and tokenise."""
 
@@ -36,9 +38,9 @@ class JobTimes:
 
 
 def measure_job(config: RunConfig) -> JobTimes:
-    """Time a job: two training steps, two single passes, rounds of ``fit`` over its link, one measurement on the
+    """Time a job: two training steps, two single passes, rounds of a rule with a price over its link, one measurement on the
     validation and the test split."""
-    policy, link = make_policy("fit", config.seed), make_link(config.link, config.seed)
+    policy, link = make_policy(_TIMED_POLICY, config.seed), make_link(config.link, config.seed)
     job = build_job(config, policy, link)
     quality = Quality(job, config.validation_limit, guard_limit=config.guard_limit)
     batch = job.workload.batch(0)
