@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airlora.codec import Allocation, EdgeState, Update, encode
-from airlora.codec.choice import LayerChoice
+from airlora.codec.choice import LayerChoice, layers_not_held_back
 from airlora.codec.costs import Costs
 from airlora.codec.layers import CAP, DROP, KEEP, BlockPiece, HeadPiece
 from airlora.codec.plan import plan
@@ -298,7 +298,17 @@ def test_with_a_price_an_update_ends_where_it_wins_most_beyond_its_price(price: 
         states.append(states[-1].apply(layer))
     won = np.array([1 - fading_loss(state) for state in states])
     worth = won / won.max() - price * np.cumsum([0, *whole.layer_bytes]) if won.max() > 0 else np.zeros(len(states))
-    assert worth[len(priced.layers)] == worth.max()
+    first = [all(getattr(piece, "start", 0) == 0 for piece in info.pieces) for info in infos(edge, whole)]
+    missing = price * sum(whole.layer_bytes[: sum(first)])
+    least = sum(first) if not held and missing <= 0.2 else 0
+    assert len(priced.layers) >= least
+    assert worth[len(priced.layers)] == worth[least:].max()
+
+
+def test_what_the_edge_lacks_of_its_first_components_is_held_back_only_where_it_is_dear() -> None:
+    costs = np.array([0.0, 0.1, 0.2, 0.3])
+    assert [layers_not_held_back(costs * scale, [False, True, False]) for scale in (0.1, 1, 1.1)] == [2, 2, 0]
+    assert layers_not_held_back(costs, [False, False, False]) == layers_not_held_back(costs[:1], []) == 0
 
 
 def test_a_price_leaves_all_out_that_wins_less_and_nothing_where_it_is_0() -> None:

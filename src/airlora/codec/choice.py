@@ -22,6 +22,9 @@ ACTIVATION_GAIN = 0.005
 _FINALISTS = 4
 """Prefixes, the best by a rough measure, whose worth is measured exactly, beside none and all of the layers."""
 
+_FIRST_COST = 0.2
+"""Share of all that an update could win that the first components and the head may cost not to be held back."""
+
 
 class Judge(Protocol):
     """Says what the edge's model is good for in a state."""
@@ -41,11 +44,12 @@ class Judge(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class _Draft:
-    """Layers chosen so far, the state after them, and of the class at hand the pieces of each of its layers and the
-    states after each but the last."""
+    """Layers chosen so far, their pieces, the state after them, and of the class at hand the pieces that each of its
+    layers adds and the states after each but the last."""
 
     state: EdgeState
     layers: tuple[bytes, ...] = ()
+    pieces: tuple[tuple[Piece, ...], ...] = ()  # of each layer
     groups: tuple[tuple[Piece, ...], ...] = ()
     between: tuple[EdgeState, ...] = ()
 
@@ -147,12 +151,21 @@ class LayerChoice:
         for layer in self._good.layers:
             states.append(states[-1].apply(layer))
         costs = self._byte_price * np.cumsum([0, *map(len, self._good.layers)])
+        lacking = [any(self._is_lacking(piece) for piece in pieces) for pieces in self._good.pieces]
+        least = layers_not_held_back(costs, lacking)
         rough = _shares([self._judge.rough_worth(state) for state in states]) - costs
-        finalists = np.unique([0, len(states) - 1, *np.argsort(-rough, kind="stable")[:_FINALISTS]])
+        finalists = np.unique(
+            [least, len(states) - 1, *(least + np.argsort(-rough[least:], kind="stable")[:_FINALISTS])]
+        )
         exact = _shares([self._judge.worth(states[index]) for index in finalists]) - costs[finalists]
         count = int(finalists[np.argmax(exact)])
-        self._good = _Draft(states[count], self._good.layers[:count])
+        self._good = _Draft(states[count], self._good.layers[:count], self._good.pieces[:count])
         self._ends = [end for end in self._ends if end.layers <= count]
+
+    def _is_lacking(self, piece: Piece) -> bool:
+        """Whether it is of the first class, and the edge never got all of it."""
+        first = not isinstance(piece, BlockPiece) or piece.start == 0
+        return first and last_round(piece, self._edge) < 0
 
     def activate_best(self) -> None:
         """End with a layer that makes the best prefix active, if that is not what the last one left."""
@@ -172,7 +185,7 @@ class LayerChoice:
 
         Beyond what the link is expected to carry, pieces share layers that grow with what comes before them.
         """
-        draft = start = _Draft(self._good.state, self._good.layers)
+        draft = start = _Draft(self._good.state, self._good.layers, self._good.pieces)
         base = start  # of the last layer
         reached = list(self._reached)
         for piece in pieces:
@@ -184,7 +197,7 @@ class LayerChoice:
             longer = self._append(after, LayerInfo(self._round, after.state.id[:16], (*self._waiting, *group), tail))
             if longer.size_bytes <= self._budget:
                 between = (*after.between, after.state) if after.groups else ()
-                draft, base = _Draft(longer.state, longer.layers, (*after.groups, group), between), after
+                draft, base = _Draft(longer.state, longer.layers, longer.pieces, (*after.groups, group), between), after
                 _mark(reached, piece)
         return draft
 
@@ -195,21 +208,21 @@ class LayerChoice:
 
     def _without_falls(self, draft: _Draft, tail: int) -> _Draft:
         """A draft whose end is good, each layer that leaves a bad state joined with the next one."""
-        longer = _Draft(self._good.state, self._good.layers)
+        longer = _Draft(self._good.state, self._good.layers, self._good.pieces)
         joint: tuple[Piece, ...] = ()
         for group in draft.groups:
             joint = (*joint, *group)
             tried = self._append(longer, LayerInfo(self._round, longer.state.id[:16], joint, tail))
             if group is draft.groups[-1] or not self._is_worse(tried.state):
                 longer, joint = tried, ()
-        return _Draft(longer.state, longer.layers, draft.groups)
+        return _Draft(longer.state, longer.layers, longer.pieces, draft.groups)
 
     def _is_worse(self, state: EdgeState) -> bool:
         return self._judge is not None and self._judge.is_worse(state, self._edge)
 
     def _append(self, draft: _Draft, info: LayerInfo) -> _Draft:
         layer, state = write_layer(draft.state, info, self._targets)
-        return _Draft(state, (*draft.layers, layer))
+        return _Draft(state, (*draft.layers, layer), (*draft.pieces, info.pieces))
 
     def _has_tail(self, draft: _Draft) -> bool:
         """Whether components are active beyond those that are new."""
@@ -217,6 +230,20 @@ class LayerChoice:
         for piece in draft.added:
             _mark(reached, piece)
         return bool((draft.state.active_ranks > np.array(reached)).any())
+
+
+def layers_not_held_back(costs: np.ndarray, lacking: Sequence[bool]) -> int:
+    """How many first layers an update keeps whatever they win.
+
+    What the edge lacks of its head and of the first components may win nothing before it is whole, which takes several
+    rounds over a lean link. So it is not held back where it costs little beside all that the cloud knows.
+
+    Args:
+        costs: the price of the first 0, 1, … layers, (layers + 1,), as a share of all that the update could win.
+        lacking: of each layer, whether it brings something of that.
+    """
+    last = max((index + 1 for index, lacks in enumerate(lacking) if lacks), default=0)
+    return last if costs[last] <= _FIRST_COST else 0
 
 
 def _shares(worths: Sequence[float]) -> np.ndarray:

@@ -38,8 +38,8 @@ class JobTimes:
 
 
 def measure_job(config: RunConfig) -> JobTimes:
-    """Time a job: two training steps, two single passes, rounds of a rule with a price over its link, one measurement on the
-    validation and the test split."""
+    """Time a job: two training steps, two single passes, rounds of a rule with a price over its link, one measurement
+    on the validation and the test split."""
     policy, link = make_policy(_TIMED_POLICY, config.seed), make_link(config.link, config.seed)
     job = build_job(config, policy, link)
     quality = Quality(job, config.validation_limit, guard_limit=config.guard_limit)

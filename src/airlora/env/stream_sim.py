@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from airlora.codec import Allocation
+from airlora.codec.choice import layers_not_held_back
 from airlora.codec.costs import layer_room
 from airlora.codec.layers import FRAME_BYTES
 from airlora.env.surrogate import Held, Surrogate
@@ -68,11 +69,13 @@ def simulate_round(
 
 @dataclass(frozen=True, eq=False)
 class _Items:
-    """What an update consists of, in order: projection (-1: the head), block, bytes, each (items,)."""
+    """What an update consists of, in order: projection (-1: the head), block, bytes, and the version that the edge
+    holds (0: none; the oldest of a block), each (items,)."""
 
     projection: np.ndarray
     block: np.ndarray
     sizes: np.ndarray
+    version: np.ndarray
 
 
 def _items(prefixes: tuple[int, ...], grid: CostGrid, held: Held, allocation: Allocation) -> _Items:
@@ -83,12 +86,13 @@ def _items(prefixes: tuple[int, ...], grid: CostGrid, held: Held, allocation: Al
     projection, block = np.nonzero(allocation.ranks[:, None] > starts)
     order = np.lexsort((projection, staleness[projection, block], block))
     projection, block = projection[order], block[order]
-    found = sizes[projection, block]
+    found, version = sizes[projection, block], staleness[projection, block]
     head = grid.head_bytes(allocation.head_bits)
     if head:  # on a tie of staleness the head is first
-        at = int(np.sum((block == 0) & (staleness[projection, block] < held.head_version)))
+        at = int(np.sum((block == 0) & (version < held.head_version)))
         projection, block, found = np.insert(projection, at, -1), np.insert(block, at, 0), np.insert(found, at, head)
-    return _Items(projection, block, found)
+        version = np.insert(version, at, held.head_version)
+    return _Items(projection, block, found, version)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +126,10 @@ def _cut(layers: _Layers, items: _Items, sent: _Sent, before: float, byte_price:
     won = np.array([before, *(sent.after(items, order < end)[1] for end in ends)])
     if won.max() <= 0:
         return layers
-    count = int(np.argmax(won / won.max() - byte_price * np.cumsum([0, *layers.sizes])))
+    costs = byte_price * np.cumsum([0, *layers.sizes])
+    lacking = np.split((items.block == 0) & (items.version == 0), ends)[:-1]
+    least = layers_not_held_back(costs, [bool(each.any()) for each in lacking])
+    count = least + int(np.argmax((won / won.max() - costs)[least:]))
     return _Layers(layers.sizes[:count], layers.counts[:count])
 
 
