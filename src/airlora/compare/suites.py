@@ -298,7 +298,7 @@ SUITES: dict[str, Suite] = {
             " ten, 200 validation rows a round; the wide band at 0, 5 and 15 dB; AdaLoRA keeps a mean rank of 8 on"
             " every link",
             budgets="0.01, 0.025, 0.05, 0.09, 0.13 (narrow), 0.2, 0.41 and 1 (wide)",
-            estimate="6 to 7 h",
+            estimate="about 8 h",
             seeds=3,
             needs_data=True,
             build=_paper,
