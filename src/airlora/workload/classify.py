@@ -99,7 +99,8 @@ class ClassificationWorkload(Workload):
             hits += int((logits.argmax(-1) == batch.targets).sum())
             leads = (logits.gather(1, label) - logits).double()
             margins.append(leads.scatter(1, label, torch.inf).amin(-1))
-            found.append(leads[torch.arange(logits.shape[1], device=logits.device) != label].view(len(logits), -1))
+            others = torch.arange(logits.shape[1], device=logits.device) != label
+            found.append(leads[others].view(len(logits), logits.shape[1] - 1))
         margin = torch.cat(margins)
         noise = _NOISE * float(margin.square().mean().sqrt())
         return Validation(1 - right / len(margin), hits / len(margin), noisy_accuracy(torch.cat(found), noise))
