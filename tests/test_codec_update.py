@@ -310,6 +310,18 @@ def test_what_the_edge_lacks_of_its_first_components_is_held_back_only_where_it_
     assert [layers_not_held_back(costs * scale, [False, True, False]) for scale in (0.1, 1, 1.1)] == [2, 2, 0]
     assert layers_not_held_back(costs, [False, False, False]) == layers_not_held_back(costs[:1], []) == 0
 
+    def sent(edge: EdgeState, round_index: int, price: float) -> Update:
+        """Of an update that wins nothing over what the edge has."""
+        idle = LossJudge(lambda state: 0.0, lambda state: 1.0 if state.id == edge.id else 0.5)
+        allocation = replace(uniform(SCHEMA, 6, 4, 4), byte_price=price)
+        return encode(ROUNDS[round_index], edge, allocation, round_index, idle)
+
+    blank = blank_edge(SCHEMA)
+    first = encode(ROUNDS[0], blank, uniform(SCHEMA, 1, 4, 4), 0)
+    assert len(sent(blank, 0, 0.19 / first.size_bytes).layers) == len(first.layers)
+    assert not sent(blank, 0, 0.5 / first.size_bytes).layers
+    assert not sent(deliver(blank, first), 1, 0.19 / first.size_bytes).layers  # it lacks nothing of these any more
+
 
 def test_a_price_leaves_all_out_that_wins_less_and_nothing_where_it_is_0() -> None:
     edge, allocation = blank_edge(SCHEMA), uniform(SCHEMA, 6, 4, 4)

@@ -188,6 +188,18 @@ def test_the_dearer_a_byte_the_fewer_are_offered() -> None:
     assert worth[0] >= max(worth) - 0.05
 
 
+def test_first_components_that_win_nothing_are_sent_where_they_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the encoder does (``codec.choice.layers_not_held_back``)."""
+    nothing = Held.nothing(TABLE)
+    first = send(nothing, 1).offered_bytes
+    monkeypatch.setattr(Surrogate, "gain", lambda self, held: 1.0)
+    monkeypatch.setattr(Surrogate, "gains", lambda self, held, actives: np.full(len(actives), 0.998))
+    assert send(nothing, 4, price=0.19 / first).offered_bytes == first
+    assert send(nothing, 4, price=0.5 / first).offered_bytes == 0
+    held = replace(nothing, version=np.ones_like(nothing.version), head_version=1)
+    assert send(held, 4, price=0.19 / first).offered_bytes == 0
+
+
 # links
 
 
