@@ -341,10 +341,15 @@ def test_bytes_are_priced_by_what_is_exact_not_by_what_seems() -> None:
     lucky = LossJudge(fading_loss, fading_worth, seems=lambda state: float(state.id != edge.id))
     assert encode(ROUNDS[0], edge, allocation, 0, lucky).layers == encode(ROUNDS[0], edge, allocation, 0, FADING).layers
     hopeful = LossJudge(fading_loss, lambda state: -1.0 if state.id == edge.id else 1.0, seems=fading_worth)
-    assert len(encode(ROUNDS[0], edge, replace(allocation, byte_price=5e-3), 0, hopeful).layers) <= 4
-    assert encode(
-        ROUNDS[0], edge, allocation, 0, LossJudge(fading_loss, lambda state: -1.0)
-    ).layers  # no price on ruins
+    dear = replace(allocation, byte_price=1e-3)
+    assert len(encode(ROUNDS[0], edge, dear, 0, hopeful).layers) < len(encode(ROUNDS[0], edge, dear, 0, FADING).layers)
+
+
+def test_where_nothing_is_worth_anything_there_is_no_price() -> None:
+    edge, allocation = blank_edge(SCHEMA), uniform(SCHEMA, 6, 4, 4)
+    ruined = LossJudge(fading_loss, lambda state: -1.0)
+    priced = encode(ROUNDS[0], edge, replace(allocation, byte_price=1e-7), 0, ruined)
+    assert priced.layers == encode(ROUNDS[0], edge, allocation, 0, FADING).layers
 
 
 def test_with_a_price_only_what_is_sent_can_become_active() -> None:
