@@ -35,8 +35,8 @@ class RunConfig:
         max_length: tokens a text (classify) or a window (lm) at most.
         passes: training passes a step (see ``PrefixMixture``).
         validation_limit: rows (classify) or windows (lm) of the validation split used each round.
-        guard_limit: how many the encoder measures after every layer; what does worse there is measured on
-            ``validation_limit`` rows. None for those alone.
+        guard_limit: how many the encoder measures after every layer, None for ``validation_limit``; what does worse
+            there is measured on ``validation_limit`` rows, and with a price the ends that look best on as many others.
         test_limit: rows or windows of the test split measured at the end; None for all.
         seed: of batches, initial factors, link and policy.
         text_column, label_column, encoding: how to read the data.

@@ -1,4 +1,4 @@
-"""Ready comparisons, each made to fit six hours on two cores, or nearly.
+"""Ready comparisons, each made to fit six hours on two cores; ``paper`` takes longer.
 
 Real data, models and traces are never part of the package: ``--data-root`` names a folder that
 ``benchmarks/prepare.py`` lays out, with ``data/NAME``, ``models/NAME`` and ``traces/links_1s.csv.gz``.
