@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airlora.codec import Allocation, EdgeState, Update, encode
-from airlora.codec.choice import LayerChoice, layers_not_held_back
+from airlora.codec.choice import LayerChoice, layers_not_held_back, price_layers
 from airlora.codec.costs import Costs
 from airlora.codec.layers import CAP, DROP, KEEP, BlockPiece, HeadPiece
-from airlora.codec.plan import plan
+from airlora.codec.plan import last_round, plan
 from airlora.codec.targets import Targets
 from airlora.errors import CompatibilityError, StoreError, TrainingError
 from airlora.factors import Factors, Schema
@@ -297,16 +297,34 @@ def test_with_a_price_an_update_ends_where_it_wins_most_beyond_its_price(price: 
     for layer in whole.layers:
         states.append(states[-1].apply(layer))
     won = np.array([1 - fading_loss(state) for state in states])
-    worth = won / won.max() - price * np.cumsum([0, *whole.layer_bytes]) if won.max() > 0 else np.zeros(len(states))
+    ages = [[1 - last_round(piece, edge) for piece in info.pieces] for info in infos(edge, whole)]
+    costs = price_layers(price, whole.layer_bytes, ages)
+    worth = won / won.max() - costs if won.max() > 0 else np.zeros(len(states))
     first = [all(getattr(piece, "start", 0) == 0 for piece in info.pieces) for info in infos(edge, whole)]
-    missing = price * sum(whole.layer_bytes[: sum(first)])
-    least = sum(first) if not held and missing <= 0.2 else 0
+    least = sum(first) if not held and costs[sum(first)] <= 0.4 else 0
     assert len(priced.layers) >= least
     assert worth[len(priced.layers)] == worth[least:].max()
 
 
+def test_a_layer_costs_less_the_longer_the_edge_waits_for_it() -> None:
+    costs = price_layers(1e-3, [100, 200, 100], [[1], [3, 3], [1, 3]])
+    assert costs.tolist() == pytest.approx([0, 0.1, 0.2, 0.275])
+    assert price_layers(1e-3, [], []).tolist() == [0]
+
+
+@given(st.floats(1e-3, 1.0), st.floats(1e-3, 10.0))
+def test_what_waits_at_that_price_costs_least_of_gaps_and_bytes_together(growth: float, price: float) -> None:
+    """A gap that grows evenly: sent as soon as it exceeds its price, against every fixed period."""
+
+    def cost_per_round(period: int) -> float:
+        return (price + growth * period * (period - 1) / 2) / period
+
+    waits = next(k for k in range(1, 200) if growth * k >= price_layers(price, [1], [[k]])[1])
+    assert cost_per_round(waits) == pytest.approx(min(map(cost_per_round, range(1, 200))))
+
+
 def test_what_the_edge_lacks_of_its_first_components_is_held_back_only_where_it_is_dear() -> None:
-    costs = np.array([0.0, 0.1, 0.2, 0.3])
+    costs = np.array([0.0, 0.2, 0.4, 0.6])
     assert [layers_not_held_back(costs * scale, [False, True, False]) for scale in (0.1, 1, 1.1)] == [2, 2, 0]
     assert layers_not_held_back(costs, [False, False, False]) == layers_not_held_back(costs[:1], []) == 0
 
@@ -318,9 +336,9 @@ def test_what_the_edge_lacks_of_its_first_components_is_held_back_only_where_it_
 
     blank = blank_edge(SCHEMA)
     first = encode(ROUNDS[0], blank, uniform(SCHEMA, 1, 4, 4), 0)
-    assert len(sent(blank, 0, 0.19 / first.size_bytes).layers) == len(first.layers)
+    assert len(sent(blank, 0, 0.39 / first.size_bytes).layers) == len(first.layers)
     assert not sent(blank, 0, 0.5 / first.size_bytes).layers
-    assert not sent(deliver(blank, first), 1, 0.19 / first.size_bytes).layers  # it lacks nothing of these any more
+    assert not sent(deliver(blank, first), 1, 0.39 / first.size_bytes).layers  # it lacks nothing of these any more
 
 
 def test_a_price_leaves_all_out_that_wins_less_and_nothing_where_it_is_0() -> None:

@@ -159,12 +159,10 @@ def test_fits_margin_is_a_fraction_of_the_budget() -> None:
 
 
 def test_fit_prices_bytes_by_the_airtime_that_they_take() -> None:
-    """λ buys a whole budget; what is sent serves two rounds."""
+    """λ buys a whole budget, for a round."""
     assert decide("fit", observe(budget_bytes=800.0)).byte_price == 0
-    assert decide("fit:airtime_weight=0.4", observe(budget_bytes=800.0)).byte_price == pytest.approx(0.4 / 800 / 2)
-    assert decide("fit:airtime_weight=0.4,margin=2", observe(budget_bytes=800.0)).byte_price == pytest.approx(
-        0.4 / 1600
-    )
+    assert decide("fit:airtime_weight=0.4", observe(budget_bytes=800.0)).byte_price == pytest.approx(0.4 / 800)
+    assert decide("fit:airtime_weight=0.4,margin=2", observe(budget_bytes=800.0)).byte_price == pytest.approx(0.4 / 800)
     assert decide("fit:airtime_weight=0.4", observe(budget_bytes=NAN)).byte_price == 0  # nothing is known
     assert decide("fit:airtime_weight=0.4", observe(budget_bytes=0.0)).byte_price == 0
 

@@ -191,13 +191,28 @@ def test_the_dearer_a_byte_the_fewer_are_offered() -> None:
 def test_first_components_that_win_nothing_are_sent_where_they_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the encoder does (``codec.choice.layers_not_held_back``)."""
     nothing = Held.nothing(TABLE)
-    first = send(nothing, 1).offered_bytes
+    first = send(nothing, 1, round_index=0).offered_bytes
     monkeypatch.setattr(Surrogate, "gain", lambda self, held: 1.0)
     monkeypatch.setattr(Surrogate, "gains", lambda self, held, actives: np.full(len(actives), 0.998))
-    assert send(nothing, 4, price=0.19 / first).offered_bytes == first
-    assert send(nothing, 4, price=0.5 / first).offered_bytes == 0
+    assert send(nothing, 4, price=0.39 / first, round_index=0).offered_bytes == first
+    assert send(nothing, 4, price=0.41 / first, round_index=0).offered_bytes == 0
     held = replace(nothing, version=np.ones_like(nothing.version), head_version=1)
-    assert send(held, 4, price=0.19 / first).offered_bytes == 0
+    assert send(held, 4, price=0.39 / first).offered_bytes == 0
+
+
+def test_an_edge_that_waited_longer_is_sent_more_at_the_same_price(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by the encoder (``codec.choice.price_layers``): the first layers win much, later ones less."""
+    monkeypatch.setattr(Surrogate, "gain", lambda self, held: 0.5)
+
+    def gains(self: Surrogate, held: Held, actives: np.ndarray) -> np.ndarray:
+        return np.full(len(actives), 0.5 + 0.5 * np.mean(held.version == 4) ** 0.5)
+
+    monkeypatch.setattr(Surrogate, "gains", gains)
+    offered = []
+    for version in (3, 2, 1):
+        held = replace(Held.nothing(TABLE), version=np.full((3, 4), version), head_version=version)
+        offered.append(send(held, 4, price=3e-3, round_index=3).offered_bytes)
+    assert offered[0] < offered[1] < offered[2]
 
 
 # links

@@ -193,7 +193,7 @@ def test_the_airtime_weight_prices_the_bytes_of_every_decision() -> None:
     of = observation(schema(opt(1)), LinkState(0.0, 5.0, 1e6, 1e5))
     for weight in (0.0, 0.1, 1.0):
         allocation = make_policy(f"airllm:airtime_weight={weight}", 0).decide(of)
-        assert allocation.byte_price == pytest.approx(weight / of.budget_bytes / 2)
+        assert allocation.byte_price == pytest.approx(weight / of.budget_bytes)
 
 
 # actions

@@ -28,8 +28,8 @@ class Allocation:
         head_bits: one of ``BITS``, or 0 to leave the head out.
         budget_bytes: bytes the update may cost; inf means "until the deadline cuts it off".
         expected_bytes: what the link is expected to carry of it, where that is less: layers are cut finer for it.
-        byte_price: what a byte must win, as a share of all that the update could win over the untouched model: last
-            layers that measure less are left out. 0 keeps all.
+        byte_price: what a byte must win that serves for one round, as a share of all that the update could win over
+            the untouched model: last layers that win less are left out. 0 keeps all.
     """
 
     ranks: np.ndarray

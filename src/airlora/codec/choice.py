@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from airlora.codec.costs import LATE_LAYER_SHARE
 from airlora.codec.edge import EdgeState
@@ -22,7 +23,7 @@ ACTIVATION_GAIN = 0.005
 _FINALISTS = 4
 """Prefixes, the best by a rough measure, whose worth is measured exactly, beside none and all of the layers."""
 
-_FIRST_COST = 0.2
+_FIRST_COST = 0.4
 """Share of all that an update could win that the first components and the head may cost not to be held back."""
 
 
@@ -150,7 +151,8 @@ class LayerChoice:
         states = [self._edge]
         for layer in self._good.layers:
             states.append(states[-1].apply(layer))
-        costs = self._byte_price * np.cumsum([0, *map(len, self._good.layers)])
+        ages = [[self._round - last_round(piece, self._edge) for piece in pieces] for pieces in self._good.pieces]
+        costs = price_layers(self._byte_price, [len(layer) for layer in self._good.layers], ages)
         lacking = [any(self._is_lacking(piece) for piece in pieces) for pieces in self._good.pieces]
         least = layers_not_held_back(costs, lacking)
         rough = _shares([self._judge.rough_worth(state) for state in states]) - costs
@@ -230,6 +232,23 @@ class LayerChoice:
         for piece in draft.added:
             _mark(reached, piece)
         return bool((draft.state.active_ranks > np.array(reached)).any())
+
+
+def price_layers(byte_price: float, sizes: Sequence[int], ages: Sequence[ArrayLike]) -> np.ndarray:
+    """What the first 0, 1, … layers of an update must win, (layers + 1,).
+
+    What the edge got k rounds ago is taken to serve for (k + 1) / 2 rounds. For if the gap to the cloud has grown
+    evenly, to g in this round, the gaps since then sum up to g · (k + 1) / 2, and sending once that sum exceeds the
+    price costs least of gaps and bytes together (Harris 1913, the economic lot size).
+
+    Args:
+        byte_price: see ``Allocation``.
+        sizes: of the layers, bytes.
+        ages: k of the pieces of each layer; of what the edge never got, rounds since the start and one.
+    """
+    rounds_served = [(np.asarray(each) + 1) / 2 for each in ages]
+    prices = [size * float(np.mean(1 / served)) for size, served in zip(sizes, rounds_served, strict=True)]
+    return byte_price * np.cumsum([0.0, *prices])
 
 
 def layers_not_held_back(costs: np.ndarray, lacking: Sequence[bool]) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from airlora.codec import Allocation
-from airlora.codec.choice import layers_not_held_back
+from airlora.codec.choice import layers_not_held_back, price_layers
 from airlora.codec.costs import layer_room
 from airlora.codec.layers import FRAME_BYTES
 from airlora.env.surrogate import Held, Surrogate
@@ -126,7 +126,8 @@ def _cut(layers: _Layers, items: _Items, sent: _Sent, before: float, byte_price:
     won = np.array([before, *(sent.after(items, order < end)[1] for end in ends)])
     if won.max() <= 0:
         return layers
-    costs = byte_price * np.cumsum([0, *layers.sizes])
+    ages = np.split(sent.round + 1 - items.version, ends)[:-1]
+    costs = price_layers(byte_price, layers.sizes.tolist(), ages)
     lacking = np.split((items.block == 0) & (items.version == 0), ends)[:-1]
     least = layers_not_held_back(costs, [bool(each.any()) for each in lacking])
     count = least + int(np.argmax((won / won.max() - costs)[least:]))
@@ -137,7 +138,8 @@ class _Sent:
     """Turns arrived items into what the edge holds."""
 
     def __init__(self, surrogate: Surrogate, round_index: int, held: Held, allocation: Allocation):
-        self._surrogate, self._round, self._held, self._allocation = surrogate, round_index, held, allocation
+        self.round = round_index
+        self._surrogate, self._held, self._allocation = surrogate, held, allocation
 
     def after(self, items: _Items, arrived: np.ndarray) -> tuple[Held, float]:
         """What the edge holds, and its gain, once these items (items,) bool arrived."""
@@ -150,11 +152,11 @@ class _Sent:
         stop = np.minimum(prefixes[block], self._allocation.ranks[here])
         np.maximum.at(reached, here, stop)
         new = np.arange(version.shape[1]) < reached[:, None]
-        version[new] = self._round + 1
+        version[new] = self.round + 1
         bits = np.where(new, self._allocation.bits[:, None], bits)
         after = replace(held, version=version, bits=bits)
         if (arrived & (items.projection < 0)).any():
-            after = replace(after, head_version=self._round + 1, head_bits=self._allocation.head_bits)
+            after = replace(after, head_version=self.round + 1, head_bits=self._allocation.head_bits)
         stored = after.stored
         keep = np.maximum(held.active, reached)
         drop = np.where(reached > 0, reached, held.active)

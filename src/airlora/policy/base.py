@@ -19,10 +19,6 @@ Training = Literal["nested", "fixed", "adalora"]
 REMEMBERED_RATES = 8
 """Transmissions that an observation tells of, at most."""
 
-_SERVES_ROUNDS = 2.0
-"""For how many rounds what a round sends counts when its bytes are priced: it is what later ones build on, and is
-replaced by them (LOG.md)."""
-
 
 @dataclass(frozen=True, eq=False)
 class Observation:
@@ -70,7 +66,7 @@ class Observation:
     def byte_price(self, airtime_weight: float) -> float:
         """``Allocation.byte_price`` where a whole deadline of airtime costs ``airtime_weight``, 1 being all that the
         cloud learns; 0 while nothing is known of the rate."""
-        return airtime_weight / self.budget_bytes / _SERVES_ROUNDS if self.budget_bytes else 0.0
+        return airtime_weight / self.budget_bytes if self.budget_bytes else 0.0
 
 
 class Policy(ABC):
