@@ -506,6 +506,22 @@ def test_the_ddim_learns_the_family_it_imitates() -> None:
     assert bits_meant(agent, 0.8) > 0.3
 
 
+def test_the_rates_of_the_imitation_fall_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a rate that stays, all ranks are off by as much as the last updates happened to move them."""
+    rates: list[float] = []
+
+    class Watched(torch.optim.Adam):
+        def step(self, closure: Any = None) -> Any:
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    make_agent().imitate(stream_env(2, 3), 20, 16, lambda _: np.zeros(3))
+    ddim, actor = np.array(rates[:16]), np.array(rates[16:])
+    np.testing.assert_allclose(ddim / ddim[0], 1 - np.arange(16) / 16)
+    np.testing.assert_allclose(actor / actor[0], 1 - np.arange(4) / 4)
+
+
 def test_guidance_is_no_ratchet_when_the_ddim_imitates_itself() -> None:
     ddim = replace(DDIM, lr=5e-4, updates=40, reward_weight=0.0)
     envs = [AgainstRule(stream_env(3), range(4)) for _ in range(4)]
