@@ -27,6 +27,10 @@ class _Printed(Watcher):
     def on_stage(self, stage: str) -> None:
         print(stage, flush=True)
 
+    def on_progress(self, stage: str, done: int, total: int) -> None:
+        if done % 100 == 0:
+            print(f"{stage}: {done}/{total}", flush=True)
+
     def on_iteration(self, row: dict[str, Any], iterations: int) -> None:
         if row["iteration"] % 10 == 9:
             print(f"{row['iteration'] + 1}/{iterations}: over fit {row['advantage']:+.4f}", flush=True)

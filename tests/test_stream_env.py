@@ -24,7 +24,7 @@ from airlora.env.stream_record import record_job, recorded_config
 from airlora.env.stream_settings import StreamJob
 from airlora.env.stream_sim import simulate_round
 from airlora.env.stream_table import MEASURED_BITS, JobTable
-from airlora.env.stream_teacher import EVERYTHING, KNOTS, VARIATIONS, Teacher, find_teacher, room_of
+from airlora.env.stream_teacher import EVERYTHING, KNOTS, VARIATIONS, Teacher, fit_teacher, play_variations, room_of
 from airlora.env.surrogate import Held, Surrogate, bits_column
 from airlora.errors import InputError, StoreError
 from airlora.job import build_job
@@ -443,7 +443,10 @@ def test_where_the_estimate_is_zero_the_teacher_offers_everything_or_nothing(rew
 
 
 def test_the_teacher_offers_less_the_more_airtime_costs() -> None:
-    teachers = [find_teacher(StreamEnv([JOB], airtime_weights=(weight,)), range(20)) for weight in (0.0, 0.1, 1.0)]
+    teachers = []
+    for weight in (0.0, 0.1, 1.0):
+        env = StreamEnv([JOB], airtime_weights=(weight,))
+        teachers.append(fit_teacher([play_variations(env, episode) for episode in range(20)]))
     assert teachers[0].reward.shape == (len(VARIATIONS), TERMS)
     np.testing.assert_array_equal(teachers[0].reward[0], 0)  # fit beyond fit
     numbers = [teacher.choose(-1.0, ())[0] for teacher in teachers]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from airlora.cli import app
 from airlora.codec import Allocation, Costs, project
+from airlora.env import stream_training
 from airlora.env.stream import StreamEnv
 from airlora.env.stream_baseline import AgainstRule
 from airlora.env.stream_settings import (
@@ -544,6 +546,7 @@ group = 2
 pool = 4
 imitation_steps = 12
 imitation_updates = 2
+teacher_episodes = 2
 checkpoint_every = 1
 
 [[jobs]]
@@ -593,6 +596,50 @@ def test_commands_train_resume_run_and_judge(tmp_path: Path) -> None:
     check("run", "--out", str(tmp_path / "run"), "--policy", f"airllm:{out}", *run, *small)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["rounds"] == 2
+
+
+def test_a_training_that_is_stopped_among_its_teachers_goes_on_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "small.toml").write_text(CONFIG)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    arguments = ["policy", "train", "--mode", "stream", "--out"]
+    play = stream_training.play_variations
+    played: list[int] = []
+
+    def watched(env: StreamEnv, episode: int, most: int = 100) -> Any:
+        if len(played) == most:
+            raise KeyboardInterrupt
+        played.append(episode)
+        return play(env, episode)
+
+    config = ["--config", str(tmp_path / "small.toml")]
+    monkeypatch.setattr(stream_training, "play_variations", watched)
+    assert CliRunner().invoke(app, [*arguments, str(whole), *config]).exit_code == 0
+    in_all, played[:] = list(played), []
+    monkeypatch.setattr(stream_training, "play_variations", partial(watched, most=3))
+    assert CliRunner().invoke(app, [*arguments, str(stopped), *config]).exit_code == 130
+    with (stopped / "teachers.jsonl").open("a") as file:
+        file.write('{"airtime_weight": 0.0, "epis')  # as a kill leaves it
+    monkeypatch.setattr(stream_training, "play_variations", watched)
+    result = CliRunner().invoke(app, [*arguments, str(stopped), "--resume"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert played == in_all
+    for name in ("policy.safetensors", "teachers.jsonl"):
+        assert (stopped / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_teachers_of_another_training_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text(CONFIG)
+    out = tmp_path / "out"
+    arguments = ["policy", "train", "--mode", "stream", "--out", str(out)]
+    assert CliRunner().invoke(app, [*arguments, "--config", str(tmp_path / "small.toml")]).exit_code == 0
+    (out / "training.safetensors").unlink()
+    rows = (out / "teachers.jsonl").read_text()
+    for wrong in (rows.replace('"episode": 10001', '"episode": 7'), "{}\n", "not JSON\n"):
+        (out / "teachers.jsonl").write_text(wrong)
+        with pytest.raises(StoreError, match="train in another folder"):
+            CliRunner().invoke(app, [*arguments, "--resume"], catch_exceptions=False)
 
 
 @pytest.mark.parametrize(

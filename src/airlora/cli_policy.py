@@ -130,10 +130,14 @@ def _train_stream(out: Path, given: dict[str, Any], config: Path | None, resume:
         def on_stage(self, stage: str) -> None:
             progress.update(bar, description=stage)
 
+        def on_progress(self, stage: str, done: int, total: int) -> None:
+            progress.update(bar, description=stage, completed=done, total=total)
+
         def on_iteration(self, row: dict[str, Any], iterations: int) -> None:
             progress.update(
                 bar,
                 completed=row["iteration"] + 1,
+                total=iterations,
                 description=f"over fit {row['advantage']:+.4f} · gain {row['gain']:.3f} · airtime {row['airtime']:.3f}",
             )
 

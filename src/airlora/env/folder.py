@@ -11,16 +11,22 @@ from airlora.errors import OutputError, StoreError
 
 _CONFIG_FILE = "config.toml"
 _METRICS_FILE = "metrics.jsonl"
+_PLAYS_FILE = "teachers.jsonl"
 _CHECKPOINT_FILE = "training.safetensors"
 
 
 class TrainingFolder:
-    """``config.toml``, ``metrics.jsonl`` and the checkpoint of one training; ``path`` is the folder."""
+    """``config.toml``, ``metrics.jsonl``, in stream mode ``teachers.jsonl``, and the checkpoint of one training.
+
+    Args:
+        path: the folder.
+    """
 
     def __init__(self, path: Path):
         self.path = path
         self.checkpoint = path / _CHECKPOINT_FILE
         self._metrics = path / _METRICS_FILE
+        self._plays = path / _PLAYS_FILE
 
     def check(self, resume: bool) -> None:
         """Refuse a folder that a new training cannot begin in.
@@ -63,11 +69,32 @@ class TrainingFolder:
         Raises:
             StoreError: it cannot be written.
         """
+        _append(self._metrics, rows)
+
+    def append_plays(self, row: dict[str, Any]) -> None:
+        """Add a row to ``teachers.jsonl``.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        _append(self._plays, [row])
+
+    def plays(self) -> list[dict[str, Any]]:
+        """The rows of ``teachers.jsonl``; one that was cut off by a stop is dropped from it.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        if not self._plays.exists():
+            return []
         try:
-            with self._metrics.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
-        except OSError as error:
-            raise StoreError(f"cannot write {self._metrics}: {error}; free space there") from error
+            text = self._plays.read_text(encoding="utf-8")
+            whole = text[: text.rfind("\n") + 1]
+            if whole != text:
+                self._plays.write_text(whole, encoding="utf-8")
+            return [json.loads(line) for line in whole.splitlines()]
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{self._plays} cannot be used ({error}); train in another folder") from error
 
     def keep_metrics(self, count: int) -> None:
         """Drop all rows of ``metrics.jsonl`` after the first ``count``; 0 begins it anew.
@@ -80,3 +107,11 @@ class TrainingFolder:
         if len(lines) < count:
             raise StoreError(f"{_METRICS_FILE} has {len(lines)} rows, the checkpoint {count}")
         self._metrics.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def _append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error}; free space there") from error

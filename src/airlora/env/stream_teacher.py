@@ -109,29 +109,45 @@ def room_of(view: View) -> float:
         return float(np.log10(budget / view.totals[0])) if np.isfinite(budget) else np.nan
 
 
-def find_teacher(env: StreamEnv, episodes: range) -> Teacher:
-    """Play every variation; the environment has one λ, and its decoding is ``residual``.
+@dataclass(frozen=True)
+class Plays:
+    """What the variations earned in one episode.
 
-    An episode's room is that of its mean estimated budget and of the mean bytes of one component as ``fit`` plays it.
+    Attributes:
+        room: of its mean estimated budget and of the mean bytes of one component as ``fit`` plays it.
+        surprise: root mean square over its rounds.
+        rewards: of each of ``VARIATIONS`` but the first, beyond ``fit``.
+        blind: reward beyond ``fit`` of offering everything where the estimate is 0; None if it never is.
     """
-    rooms, surprises, played, blind = [], [], [], []
-    for episode in episodes:
-        rule = _play(env, episode, VARIATIONS[0], VARIATIONS[0])
-        surprises.append(surprise(env.view.observation.past_rates)[-1])
-        env.begin(episode)
-        deadline_s = env.view.observation.deadline_s
-        budgets = [env.link.observe(t_s).rate_bps * deadline_s / 8 for t_s in env.starts_s]
-        rooms.append(np.log10(max(float(np.mean(budgets)), 1.0) / rule.component_bytes))
-        played.append([_play(env, episode, own, VARIATIONS[0]).reward - rule.reward for own in VARIATIONS[1:]])
-        own = _play(env, episode, VARIATIONS[0], EVERYTHING)
-        if own != rule:
-            blind.append(own.reward - rule.reward)
-    terms = np.stack([_terms(*own) for own in zip(rooms, surprises, strict=True)])  # (episodes, knots + 1)
-    found = np.pad(np.array(played), ((0, 0), (1, 0)))  # (episodes, variations)
+
+    room: float
+    surprise: float
+    rewards: tuple[float, ...]
+    blind: float | None
+
+
+def play_variations(env: StreamEnv, episode: int) -> Plays:
+    """Play an episode with every variation; the environment has one λ, and its decoding is ``residual``."""
+    rule = _play(env, episode, VARIATIONS[0], VARIATIONS[0])
+    surprised = surprise(env.view.observation.past_rates)[-1]
+    env.begin(episode)
+    deadline_s = env.view.observation.deadline_s
+    budgets = [env.link.observe(t_s).rate_bps * deadline_s / 8 for t_s in env.starts_s]
+    room = np.log10(max(float(np.mean(budgets)), 1.0) / rule.component_bytes)
+    rewards = tuple(_play(env, episode, own, VARIATIONS[0]).reward - rule.reward for own in VARIATIONS[1:])
+    everything = _play(env, episode, VARIATIONS[0], EVERYTHING)
+    return Plays(float(room), surprised, rewards, None if everything == rule else everything.reward - rule.reward)
+
+
+def fit_teacher(plays: Sequence[Plays]) -> Teacher:
+    """The teacher that episodes at one λ speak for."""
+    terms = np.stack([_terms(own.room, own.surprise) for own in plays])  # (episodes, knots + 1)
+    found = np.array([(0.0, *own.rewards) for own in plays])  # (episodes, variations)
     covariance = np.linalg.inv(terms.T @ terms + 1e-2 * np.eye(terms.shape[1]))
     fitted = (covariance @ terms.T @ found).T  # (variations, knots + 1)
     spread = (found - terms @ fitted.T).std(axis=0)
-    return Teacher(fitted, spread, covariance, float(np.mean(surprises)), np.array(blind))
+    blind = np.array([own.blind for own in plays if own.blind is not None])
+    return Teacher(fitted, spread, covariance, float(np.mean([own.surprise for own in plays])), blind)
 
 
 class _Played(NamedTuple):

@@ -18,7 +18,7 @@ from airlora.env.stream import StreamEnv
 from airlora.env.stream_baseline import AgainstRule
 from airlora.env.stream_record import record_job
 from airlora.env.stream_settings import StreamTrainingConfig
-from airlora.env.stream_teacher import find_teacher, room_of
+from airlora.env.stream_teacher import Plays, Teacher, fit_teacher, play_variations, room_of
 from airlora.env.surrogate import Surrogate
 from airlora.errors import StoreError
 from airlora.policy.stream_action import StreamDecoding
@@ -36,6 +36,9 @@ class Watcher:
 
     def on_stage(self, stage: str) -> None:
         """Something that takes a while begins."""
+
+    def on_progress(self, stage: str, done: int, total: int) -> None:
+        """How far something is that takes long."""
 
     def on_iteration(self, row: dict[str, Any], iterations: int) -> None:
         """A row of ``metrics.jsonl``, and how many there will be."""
@@ -83,18 +86,49 @@ class StreamTraining:
             hidden=config.hidden,
         )
 
-    def imitate(self) -> None:
-        """Before the first iteration."""
+    def imitate(self, on_progress: Callable[[str, int, int], None] = lambda *_: None) -> None:
+        """Before the first iteration.
+
+        Args:
+            on_progress: told a stage, what is done of it, and how much there is.
+
+        Raises:
+            StoreError: what an earlier start kept of the teachers cannot be used, or nothing can be written.
+        """
         config = self.config
         teacher: Teaching | None = None
         if config.teacher_episodes:
-            episodes = range(_FIRST_EPISODE, _FIRST_EPISODE + config.teacher_episodes)
-            found = {own: find_teacher(self._env("residual", (own,)), episodes) for own in set(config.airtime_weights)}
+            found = self._find_teachers(on_progress)
 
             def teacher(view: View) -> np.ndarray:
                 return found[view.airtime_weight].choose(room_of(view), view.observation.past_rates)
 
-        self.agent.imitate(self._env(), config.imitation_steps, config.imitation_updates, teacher)
+        self.agent.imitate(self._env(), config.imitation_steps, config.imitation_updates, teacher, on_progress)
+
+    def _find_teachers(self, on_progress: Callable[[str, int, int], None]) -> dict[float, Teacher]:
+        """A teacher for each λ. Every episode played is kept, so that a training that was stopped goes on there."""
+        weights, count = sorted(set(self.config.airtime_weights)), self.config.teacher_episodes
+        wanted = [(weight, _FIRST_EPISODE + index) for weight in weights for index in range(count)]
+        plays = self._kept_plays(wanted)
+        envs = {weight: self._env("residual", (weight,)) for weight in weights}
+        for weight, episode in wanted[len(plays) :]:
+            on_progress(f"variations of fit, λ = {weight:g}", len(plays), len(wanted))
+            plays.append(play_variations(envs[weight], episode))
+            row = {"airtime_weight": weight, "episode": episode, **dataclasses.asdict(plays[-1])}
+            self.folder.append_plays(row)
+        return {weight: fit_teacher(plays[at * count :][:count]) for at, weight in enumerate(weights)}
+
+    def _kept_plays(self, wanted: list[tuple[float, int]]) -> list[Plays]:
+        """Of the first ones of these λ and episodes."""
+        rows = self.folder.plays()
+        try:
+            kept = [(row["airtime_weight"], row["episode"]) for row in rows]
+            plays = [Plays(row["room"], row["surprise"], tuple(row["rewards"]), row["blind"]) for row in rows]
+        except (KeyError, TypeError):
+            kept, plays = [], []
+        if len(kept) < len(rows) or kept != wanted[: len(rows)]:
+            raise StoreError(f"{self.folder.path} has episodes of other teachers; train in another folder")
+        return plays
 
     def iterate(self) -> dict[str, Any]:
         """One iteration; returns its row.
@@ -166,7 +200,8 @@ class StreamTraining:
 def train_stream_policy(
     config: StreamTrainingConfig, out: Path, *, resume: bool = False, watcher: Watcher | None = None
 ) -> int:
-    """Train a policy and write ``config.toml``, recordings, ``metrics.jsonl``, ``policy.safetensors``, a checkpoint.
+    """Train a policy and write ``config.toml``, recordings, what the teachers are made of (``teachers.jsonl``),
+    ``metrics.jsonl``, ``policy.safetensors``, and a checkpoint.
 
     Args:
         config: all of it; to resume, that of the folder (``stored_stream_config``).
@@ -190,8 +225,7 @@ def train_stream_policy(
         training.load()
     else:
         folder.keep_metrics(0)
-        watcher.on_stage("imitating fit")
-        training.imitate()
+        training.imitate(watcher.on_progress)
     while training.agent.iterations < config.iterations:
         row = training.iterate()
         watcher.on_iteration(row, config.iterations)

@@ -171,7 +171,14 @@ class StreamAgent:
         self.replay = Replay(ddim.capacity, ppo.latent_dim + size, numbers)
         self.ppo = PpoLearner(self._vec, ppo, episode_steps, self._draw_seed(1), TokenExtractor)
 
-    def imitate(self, env: Any, transitions: int, updates: int, teacher: Teaching | None = None) -> float:
+    def imitate(
+        self,
+        env: Any,
+        transitions: int,
+        updates: int,
+        teacher: Teaching | None = None,
+        on_progress: Callable[[str, int, int], None] = lambda *_: None,
+    ) -> float:
         """Teach the DDIM the family around the rule, and the actor a teacher, on states that members of the family
         reach and, in every other episode, on those that the teacher reaches.
 
@@ -179,6 +186,7 @@ class StreamAgent:
             env: a ``StreamEnv``. transitions: to collect. updates: steps of the DDIM, of four batches each; the actor
                 has a quarter as many.
             teacher: view -> the budget's number, rank and bits of all; None leaves the actor at the rule.
+            on_progress: told a stage, what is done of it, and how much there is.
 
         Returns:
             Mean of the DDIM's last losses.
@@ -187,7 +195,8 @@ class StreamAgent:
         replay = Replay(transitions, self.replay.condition_dim, self.replay.size)
         taught: list[np.ndarray] = []
         terminated, vector, followed = True, np.zeros(0), False
-        for _ in range(transitions):
+        for step in range(transitions):
+            on_progress("playing rounds to imitate", step, transitions)
             if terminated:
                 vector, _ = env.reset(seed=int(rng.integers(2**31)))
                 followed = teacher is not None and not followed
@@ -206,13 +215,15 @@ class StreamAgent:
             _, terminated, _ = env.send(allocation)
             vector = env.vector()
         generator = torch.Generator().manual_seed(self._draw_seed(6))
-        losses = [
-            self._update(replay, 4 * self.settings.batch_size, generator, _IMITATION * self.settings.lr * left)
-            for left in _falling(updates if self._refine == "ddim" else 0)
-        ]
+        losses = []
+        for step, left in enumerate(_falling(updates if self._refine == "ddim" else 0)):
+            on_progress("updates of the DDIM", step, updates)
+            rate = _IMITATION * self.settings.lr * left
+            losses.append(self._update(replay, 4 * self.settings.batch_size, generator, rate))
         self._optimizer = torch.optim.Adam(self.denoiser.parameters(), lr=self.settings.lr)
         if taught:
             observations = replay.state()["condition"][:, self._latent_dim :]
+            on_progress("updates of the actor", 0, updates // 4)
             self._clone(observations, torch.from_numpy(np.array(taught, np.float32)), updates // 4, generator)
         return float(np.mean(losses[-100:])) if losses else float("nan")
 
