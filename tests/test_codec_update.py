@@ -284,8 +284,9 @@ def fading_worth(state: EdgeState) -> float:
 FADING = LossJudge(fading_loss, fading_worth)
 
 
-@given(st.floats(1e-7, 1.0), st.integers(0, 6))
-def test_with_a_price_an_update_ends_where_it_wins_most_beyond_its_price(price: float, held: int) -> None:
+@given(st.floats(-6.0, 0.0), st.integers(0, 6))
+def test_with_a_price_an_update_ends_where_it_wins_most_beyond_its_price(exponent: float, held: int) -> None:
+    price = 10**exponent
     edge = blank_edge(SCHEMA)
     if held:
         edge = deliver(edge, encode(ROUNDS[0], edge, uniform(SCHEMA, held, 4, 4), 0))
@@ -304,6 +305,22 @@ def test_with_a_price_an_update_ends_where_it_wins_most_beyond_its_price(price: 
     least = sum(first) if not held and costs[sum(first)] <= 0.4 else 0
     assert len(priced.layers) >= least
     assert worth[len(priced.layers)] == worth[least:].max()
+
+
+def test_an_edge_that_waited_longer_is_sent_more_at_the_same_price() -> None:
+    blank, allocation = blank_edge(SCHEMA), uniform(SCHEMA, 6, 4, 4)
+    edge = deliver(blank, encode(ROUNDS[0], blank, allocation, 0))
+
+    def fresh(state: EdgeState) -> float:
+        """Components of a round after the first, with a falling return."""
+        return float(np.mean(state.component_rounds > 0)) ** 0.5
+
+    judge = LossJudge(lambda state: 1 - fresh(state), lambda state: 1 + fresh(state))
+    whole = encode(ROUNDS[1], edge, allocation, 1, judge).size_bytes
+    priced = replace(allocation, byte_price=0.6 / whole)
+    sizes = [encode(ROUNDS[1], edge, priced, index, judge).size_bytes for index in (1, 2, 4, 8)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[1] < sizes[3] == whole
 
 
 def test_a_layer_costs_less_the_longer_the_edge_waits_for_it() -> None:
