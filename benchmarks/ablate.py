@@ -1,0 +1,174 @@
+"""What each part of the policy of stream mode is worth: trained without it, and played in simulated rounds.
+
+    python benchmarks/ablate.py TRAINING RECORDINGS OUT [--variants NAME]… [--seeds 3] [--traces FILE]
+
+TRAINING is a folder of ``scripts/train_shipped_policy.py``. All variants take its configuration, its recordings and
+what its teachers played, which are rules, so that no variant changes them. RECORDINGS are those of ``simulate.py``, as
+are the links. Each variant is trained with so many seeds in OUT/NAME-SEED and plays the same episodes, told each λ;
+what is there is not computed again, so processes may share OUT as long as no two have the same variant. Prints tables
+of the reward beyond ``fit``: mean over training seeds, ± standard error over episodes, by training seed, and paired
+with ``whole``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+from rich.console import Console
+
+from airlora.env.stream import LinkMaker, StreamEnv
+from airlora.env.stream_baseline import play_rule
+from airlora.env.stream_links import draw_link
+from airlora.env.stream_record import record_job
+from airlora.env.stream_settings import HELD_OUT_JOBS, StreamTrainingConfig
+from airlora.env.stream_training import stored_stream_config, train_stream_policy
+from airlora.env.surrogate import Surrogate
+from airlora.policy import make_policy
+from simulate import AIRTIME_WEIGHTS, recorded
+
+WHOLE = "whole"
+TEACHERS_FILE = "teachers.jsonl"
+ROLL_OUTS = 60
+TURNS = 16
+"""Steps of the DDIM after each roll-out, where it learns in turn with PPO."""
+
+
+def variants(config: StreamTrainingConfig) -> dict[str, StreamTrainingConfig]:
+    """By name, what is trained: without features, without a part, or with what the policy in the package is without."""
+    long = replace(config, episodes=ROLL_OUTS * config.environments)
+    turns = replace(config.ddim, updates=TURNS)
+    return {
+        WHOLE: config,
+        "no-text": replace(config, hidden=("text",)),
+        "no-link": replace(config, hidden=("link",)),
+        "no-ddim": replace(config, refine="family"),
+        "no-guidance": replace(config, ddim=replace(config.ddim, guidance=1.0)),
+        "ppo": long,
+        "ppo-turns": replace(long, ddim=turns),
+        "ppo-turns-unweighted": replace(long, ddim=replace(turns, reward_weight=0.0)),
+        "no-warm-start": replace(long, imitation_updates=0, teacher_episodes=0),
+    }
+
+
+def train(config: StreamTrainingConfig, training: Path, folder: Path, console: Console) -> None:
+    """Train in ``folder``, or go on there, with the recordings and the teachers of ``training``."""
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        if config.teacher_episodes:
+            shutil.copyfile(training / TEACHERS_FILE, folder / TEACHERS_FILE)
+    with console.status(f"training {folder.name}"):
+        train_stream_policy(config, folder, resume=True)
+
+
+class Plays:
+    """What a policy gains and what airtime it takes, told each λ, kept in a file of its folder.
+
+    Args:
+        env: plays them. episodes: seeds. source: of the links, for the file's name.
+    """
+
+    def __init__(self, env: StreamEnv, episodes: range, source: str):
+        self._env, self._episodes = env, episodes
+        self._file = f"played-{source}-{episodes.start}-{len(episodes)}.json"
+
+    def are_in(self, folder: Path) -> bool:
+        """Whether nothing is left to be played."""
+        return (folder / self._file).exists()
+
+    def of(self, spec: str, folder: Path) -> np.ndarray:
+        """(λ, episodes, 2) means over the rounds of gain and airtime."""
+        file = folder / self._file
+        if not self.are_in(folder):
+            found = [self._told(spec, weight) for weight in AIRTIME_WEIGHTS]
+            folder.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(found), encoding="utf-8")
+        return np.array(json.loads(file.read_text(encoding="utf-8")))
+
+    def _told(self, spec: str, weight: float) -> list[list[float]]:
+        policy = f"{spec}{',' if ':' in spec else ':'}airtime_weight={weight:g}"
+        played = (play_rule(self._env, make_policy(policy, 0), episode) for episode in self._episodes)
+        return [np.mean(own, axis=1).tolist() for own in played]
+
+
+def reward(played: np.ndarray, weight: float) -> np.ndarray:
+    """(…,) of (…, 2), at a λ."""
+    gained: np.ndarray = played[..., 0] - weight * played[..., 1]
+    return gained
+
+
+def with_error(values: np.ndarray) -> str:
+    """Mean ± standard error of (episodes,)."""
+    return f"{values.mean():+.4f} ± {values.std(ddof=1) / np.sqrt(len(values)):.4f}"
+
+
+def table(played: dict[str, np.ndarray], fit: np.ndarray, at: int) -> list[str]:
+    """In Markdown, at the λ of an index: of each variant (seeds, λ, episodes, 2) beyond ``fit`` (λ, episodes, 2)."""
+    weight = AIRTIME_WEIGHTS[at]
+    base = reward(fit[0], weight)
+    lines = ["| | reward beyond `fit` | by training seed | beyond `whole`, paired |", "|---|---|---|---|"]
+    lines.append(f"| `fit:airtime_weight={weight:g}` | {with_error(reward(fit[at], weight) - base)} | | |")
+    for name, own in played.items():
+        beyond = reward(own[:, at], weight) - base  # (seeds, episodes)
+        by_seed = ", ".join(f"{mean:+.4f}" for mean in beyond.mean(axis=1))
+        paired = ""
+        if WHOLE in played and name != WHOLE:
+            paired = with_error((beyond - (reward(played[WHOLE][:, at], weight) - base)).mean(axis=0))
+        lines.append(f"| {name} | {with_error(beyond.mean(axis=0))} | {by_seed} | {paired} |")
+    return lines
+
+
+def main() -> None:
+    """Train what is not there, play, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("training", type=Path)
+    parser.add_argument("recordings", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--variants", action="append", help="NAME; may be given several times; all by default")
+    parser.add_argument("--seeds", type=int, default=3, help="training seeds, from 0 on")
+    parser.add_argument("--episodes", type=int, default=60)
+    parser.add_argument("--first-episode", type=int, default=0, help="seed of the first episode")
+    parser.add_argument("--traces", type=Path, help="file of recorded links, see benchmarks/prepare.py; played too")
+    parser.add_argument("--source", default="mahimahi")
+    options = parser.parse_args()
+    console = Console(width=170, highlight=False)
+    config = replace(stored_stream_config(options.training), recordings=str(options.training / "recordings"))
+    known = variants(config)
+    chosen = options.variants or list(known)
+    if unknown := set(chosen) - set(known):
+        parser.error(f"unknown variants {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
+    jobs = [Surrogate(record_job(job, options.recordings / job.name)) for job in HELD_OUT_JOBS]
+    makers: dict[str, LinkMaker] = {"drawn": draw_link}
+    if options.traces:
+        makers[options.source] = recorded(options.traces, options.source)
+    episodes = range(options.first_episode, options.first_episode + options.episodes)
+    plays = {
+        source: Plays(StreamEnv(jobs, airtime_weights=AIRTIME_WEIGHTS[:1], make_link=make), episodes, source)
+        for source, make in makers.items()
+    }
+    found: dict[str, dict[str, list[np.ndarray]]] = {source: {} for source in plays}
+    for name in chosen:
+        for seed in range(options.seeds):
+            folder = options.out / f"{name}-{seed}"
+            if not all(own.are_in(folder) for own in plays.values()):
+                train(replace(known[name], seed=seed), options.training, folder, console)
+            for source, own in plays.items():
+                with console.status(f"playing {folder.name}, {source}"):
+                    found[source].setdefault(name, []).append(own.of(f"airllm:{folder}", folder))
+    for source, own in plays.items():
+        fit = own.of("fit", options.out / "fit")
+        stacked = {name: np.stack(own) for name, own in found[source].items()}
+        for at, weight in enumerate(AIRTIME_WEIGHTS):
+            print(f"\n{source}, episodes {episodes.start} to {episodes.stop - 1}, told λ = {weight:g}\n")
+            print(*table(stacked, fit, at), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
