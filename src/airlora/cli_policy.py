@@ -131,15 +131,13 @@ def _train_stream(out: Path, given: dict[str, Any], config: Path | None, resume:
             progress.update(bar, description=stage)
 
         def on_progress(self, stage: str, done: int, total: int) -> None:
-            progress.update(bar, description=stage, completed=done, total=total)
+            if total != progress.tasks[bar].total:  # what follows takes its own time
+                progress.reset(bar, total=total, completed=done)
+            progress.update(bar, description=stage, completed=done)
 
         def on_iteration(self, row: dict[str, Any], iterations: int) -> None:
-            progress.update(
-                bar,
-                completed=row["iteration"] + 1,
-                total=iterations,
-                description=f"over fit {row['advantage']:+.4f} · gain {row['gain']:.3f} · airtime {row['airtime']:.3f}",
-            )
+            earned = f"over fit {row['advantage']:+.4f} · gain {row['gain']:.3f} · airtime {row['airtime']:.3f}"
+            self.on_progress(earned, row["iteration"] + 1, iterations)
 
     try:
         with progress_bar(_console) as progress:
