@@ -1,4 +1,4 @@
-"""Ready comparisons, each made to fit six hours on two cores; ``paper`` takes longer.
+"""Ready comparisons, each made to fit six hours on two cores.
 
 Real data, models and traces are never part of the package: ``--data-root`` names a folder that
 ``benchmarks/prepare.py`` lays out, with ``data/NAME``, ``models/NAME`` and ``traces/links_1s.csv.gz``.
@@ -298,7 +298,7 @@ SUITES: dict[str, Suite] = {
             " ten, 200 validation rows a round; the wide band at 0, 5 and 15 dB; AdaLoRA keeps a mean rank of 8 on"
             " every link",
             budgets="0.01, 0.025, 0.05, 0.09, 0.13 (narrow), 0.2, 0.41 and 1 (wide)",
-            estimate="about 8 h",
+            estimate="about 5.7 h",
             seeds=3,
             needs_data=True,
             build=_paper,
