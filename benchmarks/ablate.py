@@ -24,6 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from rich.console import Console
 
+from airlora.compare.replay import write_json
 from airlora.env.stream import LinkMaker, StreamEnv
 from airlora.env.stream_baseline import play_rule
 from airlora.env.stream_links import draw_link
@@ -32,7 +33,7 @@ from airlora.env.stream_settings import HELD_OUT_JOBS, StreamTrainingConfig
 from airlora.env.stream_training import stored_stream_config, train_stream_policy
 from airlora.env.surrogate import Surrogate
 from airlora.policy import make_policy
-from simulate import AIRTIME_WEIGHTS, recorded
+from simulate import AIRTIME_WEIGHTS, recorded, with_error
 
 WHOLE = "whole"
 TEACHERS_FILE = "teachers.jsonl"
@@ -60,10 +61,9 @@ def variants(config: StreamTrainingConfig) -> dict[str, StreamTrainingConfig]:
 
 def train(config: StreamTrainingConfig, training: Path, folder: Path, console: Console) -> None:
     """Train in ``folder``, or go on there, with the recordings and the teachers of ``training``."""
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        if config.teacher_episodes:
-            shutil.copyfile(training / TEACHERS_FILE, folder / TEACHERS_FILE)
+    folder.mkdir(parents=True, exist_ok=True)
+    if config.teacher_episodes and not (folder / TEACHERS_FILE).exists():
+        shutil.copyfile(training / TEACHERS_FILE, folder / TEACHERS_FILE)
     with console.status(f"training {folder.name}"):
         train_stream_policy(config, folder, resume=True)
 
@@ -88,8 +88,7 @@ class Plays:
         file = folder / self._file
         if not self.are_in(folder):
             found = [self._told(spec, weight) for weight in AIRTIME_WEIGHTS]
-            folder.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(found), encoding="utf-8")
+            write_json(file, found)
         return np.array(json.loads(file.read_text(encoding="utf-8")))
 
     def _told(self, spec: str, weight: float) -> list[list[float]]:
@@ -104,24 +103,19 @@ def reward(played: np.ndarray, weight: float) -> np.ndarray:
     return gained
 
 
-def with_error(values: np.ndarray) -> str:
-    """Mean ± standard error of (episodes,)."""
-    return f"{values.mean():+.4f} ± {values.std(ddof=1) / np.sqrt(len(values)):.4f}"
-
-
 def table(played: dict[str, np.ndarray], fit: np.ndarray, at: int) -> list[str]:
     """In Markdown, at the λ of an index: of each variant (seeds, λ, episodes, 2) beyond ``fit`` (λ, episodes, 2)."""
     weight = AIRTIME_WEIGHTS[at]
     base = reward(fit[0], weight)
     lines = ["| | reward beyond `fit` | by training seed | beyond `whole`, paired |", "|---|---|---|---|"]
-    lines.append(f"| `fit:airtime_weight={weight:g}` | {with_error(reward(fit[at], weight) - base)} | | |")
+    lines.append(f"| `fit:airtime_weight={weight:g}` | {with_error(reward(fit[at], weight) - base, 4)} | | |")
     for name, own in played.items():
         beyond = reward(own[:, at], weight) - base  # (seeds, episodes)
         by_seed = ", ".join(f"{mean:+.4f}" for mean in beyond.mean(axis=1))
         paired = ""
         if WHOLE in played and name != WHOLE:
-            paired = with_error((beyond - (reward(played[WHOLE][:, at], weight) - base)).mean(axis=0))
-        lines.append(f"| {name} | {with_error(beyond.mean(axis=0))} | {by_seed} | {paired} |")
+            paired = with_error((beyond - (reward(played[WHOLE][:, at], weight) - base)).mean(axis=0), 4)
+        lines.append(f"| {name} | {with_error(beyond.mean(axis=0), 4)} | {by_seed} | {paired} |")
     return lines
 
 
@@ -139,6 +133,12 @@ def main() -> None:
     parser.add_argument("--source", default="mahimahi")
     options = parser.parse_args()
     console = Console(width=170, highlight=False)
+    if not (options.training / TEACHERS_FILE).is_file():
+        parser.error(
+            f"{options.training} has no {TEACHERS_FILE}; name a folder that scripts/train_shipped_policy.py wrote"
+        )
+    if options.traces and not options.traces.is_file():
+        parser.error(f"no file {options.traces}; lay it out with benchmarks/prepare.py")
     config = replace(stored_stream_config(options.training), recordings=str(options.training / "recordings"))
     known = variants(config)
     chosen = options.variants or list(known)

@@ -102,9 +102,10 @@ def headroom(env: StreamEnv, episodes: range, rule: list[Played]) -> Table:
     return table
 
 
-def with_error(values: np.ndarray) -> str:
+def with_error(values: np.ndarray, digits: int = 3) -> str:
     """Mean ± standard error."""
-    return f"{values.mean():+.3f} ± {values.std(ddof=1) / np.sqrt(len(values)):.3f}" if len(values) > 1 else "–"
+    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    return "–" if np.isnan(error) else f"{values.mean():+.{digits}f} ± {error:.{digits}f}"
 
 
 def main() -> None:
