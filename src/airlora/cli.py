@@ -82,7 +82,7 @@ def run(
         str | None, typer.Option(help="SPEC of the link: awgn, fading or trace. [awgn:snr_db=10,bandwidth_hz=1e6]")
     ] = None,
     policy: Annotated[
-        str | None, typer.Option(help="SPEC of the policy: fit, fixed, uniform, flood, greedy, adalora, … [fit]")
+        str | None, typer.Option(help="SPEC of the policy: airllm, fit, fixed, flood, … [airllm:airtime_weight=0]")
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds. [20]")] = None,
     steps_per_round: Annotated[int | None, typer.Option(help="Training steps a round. [20]")] = None,

@@ -15,6 +15,8 @@ from airlora.codec import BITS
 from airlora.env.stream_table import MEASURED_BITS, JobTable
 
 _RIDGE = 1e-3
+_COLUMNS = np.minimum(np.searchsorted(MEASURED_BITS, BITS), len(MEASURED_BITS) - 1)
+"""Of each of ``BITS``, its column among ``MEASURED_BITS``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +49,7 @@ class Held:
 
 def bits_column(bits: np.ndarray | int) -> np.ndarray:
     """Where ``MEASURED_BITS`` has these bits, values of ``BITS``: what is finer than the last counts as it."""
-    columns = [min(int(np.searchsorted(MEASURED_BITS, width)), len(MEASURED_BITS) - 1) for width in BITS]
-    return np.array(columns)[np.searchsorted(BITS, bits)]
+    return _COLUMNS[np.searchsorted(BITS, bits)]
 
 
 class Surrogate:
