@@ -6,9 +6,9 @@
 For each job of the suite, each training of ours, and each method and shape among its peers, the learning rate starts
 from the built-in one (or from that of a file, ``--start``) and goes up or down by factors of two as long as quality on
 the validation split gets better; once it is found, so does the rate of a trained head, from our built-in one for
-everybody. Ours are ``nested``, judged by the mean over its trained prefixes, and ``fixed-R``, one rank alone. Every
-trial is one whole training of all rounds' steps, seed 0, and is kept in OUT.jsonl, so that a tuning that was stopped
-goes on where it was. The test split is never touched.
+everybody. Ours are ``nested``, judged by the mean over its trained prefixes, and ``fixed-R`` (one rank alone) and
+``adalora-R``, judged whole. Every trial is one whole training of all rounds' steps, seed 0, and is kept in OUT.jsonl,
+so that a tuning that was stopped goes on where it was. The test split is never touched.
 """
 
 from __future__ import annotations
@@ -143,11 +143,13 @@ class Trials:
             quality = training.quality("validation")
             return quality if training.workload.higher_is_better else -quality
         config = replace(config, lr=rate.lr, head_lr=rate.lr * rate.head)
-        job = build_job(config, make_policy(config.policy, 0), make_link("awgn", 0))
+        policy = make_policy(config.policy, 0)
+        job = build_job(config, policy, make_link("awgn", 0))
         job.trainer.strategy.begin_round(job.initial_edge.stored_factors(), job.initial_edge.active_ranks)
         job.trainer.train(0, config.rounds * config.steps_per_round, lambda *_: None)
         measure, factors = Quality(job, config.validation_limit), job.trainer.factors()
-        ranks = [np.minimum(prefix, factors.ranks) for prefix in job.adapter.schema.prefixes]
+        prefixes = job.adapter.schema.prefixes if policy.training == "nested" else [config.max_rank]
+        ranks = [np.minimum(prefix, factors.ranks) for prefix in prefixes]
         quality = float(np.mean([measure.of(factors.truncate(each)) for each in ranks]))
         return quality if job.workload.higher_is_better else -quality
 
