@@ -98,7 +98,9 @@ def build_job(config: RunConfig, policy: Policy, link: Link) -> Job:
         head=workload.head,
         base_fingerprint=workload.base_fingerprint,
     )
-    lr = config.lr if config.lr is not None else automatic_lr(workload.model, prefixes[0] if prefixes else None)
+    lr = config.lr
+    if lr is None:
+        lr = automatic_lr(workload.model, prefixes[0] if prefixes else None, pruned=pruned)
     head_lr = automatic_head_lr(workload, lr) if config.head_lr is None else config.head_lr
     optimizer: NestedOptimizer
     if isinstance(policy, Fixed):

@@ -15,10 +15,12 @@ UNSEEN_HEAD_LR_RATIO = 5.0
 """Rate of a head over the adapter's where no layer of it is seen at work."""
 
 
-def automatic_lr(model: nn.Module, rank: int | None = None) -> float:
-    """Of the adapter: 0.5 / hidden size, or 0.3 / (hidden size · √rank) for one rank; see LOG.md."""
+def automatic_lr(model: nn.Module, rank: int | None = None, *, pruned: bool = False) -> float:
+    """Of the adapter: 0.5 / hidden size, three times that under AdaLoRA's pruning; 0.3 / (hidden size · √rank) for one
+    rank; see LOG.md."""
     hidden = int(getattr(getattr(model, "config", None), "hidden_size", 64))
-    return float(f"{0.5 / hidden if rank is None else 0.3 / (hidden * rank**0.5):.2g}")
+    scale = 0.3 / rank**0.5 if rank else 1.5 if pruned else 0.5
+    return float(f"{scale / hidden:.2g}")
 
 
 def automatic_head_lr(workload: Workload, lr: float) -> float:
