@@ -6,8 +6,8 @@ TRAINING is a folder of ``scripts/train_shipped_policy.py``. All variants take i
 what its teachers played, which are rules, so that no variant changes them. RECORDINGS are those of ``simulate.py``, as
 are the links. Each variant is trained with so many seeds in OUT/NAME-SEED and plays the same episodes, told each λ;
 what is there is not computed again, so processes may share OUT as long as no two have the same variant. Prints tables
-of the reward beyond ``fit``: mean over training seeds, ± standard error over episodes, by training seed, and paired
-with ``whole``.
+of the reward: beyond ``fit``, beyond ``whole``, and of ``whole`` beyond the rule that is told the same λ, on which jobs
+and over lean links or wide ones. A mean over training seeds has the standard error over episodes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from airlora.env.stream_settings import HELD_OUT_JOBS, StreamTrainingConfig
 from airlora.env.stream_training import stored_stream_config, train_stream_policy
 from airlora.env.surrogate import Surrogate
 from airlora.policy import make_policy
-from simulate import AIRTIME_WEIGHTS, recorded, with_error
+from simulate import AIRTIME_WEIGHTS, LEAN, mean_load, recorded, with_error
 
 WHOLE = "whole"
 TEACHERS_FILE = "teachers.jsonl"
@@ -103,20 +104,67 @@ def reward(played: np.ndarray, weight: float) -> np.ndarray:
     return gained
 
 
-def table(played: dict[str, np.ndarray], fit: np.ndarray, at: int) -> list[str]:
-    """In Markdown, at the λ of an index: of each variant (seeds, λ, episodes, 2) beyond ``fit`` (λ, episodes, 2)."""
-    weight = AIRTIME_WEIGHTS[at]
-    base = reward(fit[0], weight)
-    lines = ["| | reward beyond `fit` | by training seed | beyond `whole`, paired |", "|---|---|---|---|"]
-    lines.append(f"| `fit:airtime_weight={weight:g}` | {with_error(reward(fit[at], weight) - base, 4)} | | |")
+def beyond_rule(played: np.ndarray, fit: np.ndarray, *, told: bool) -> np.ndarray:
+    """(λ, …, episodes) rewards of (…, λ, episodes, 2), less those of ``fit`` (λ, episodes, 2), told λ or not."""
+    rules = fit if told else fit[:1].repeat(len(AIRTIME_WEIGHTS), axis=0)
+    return np.stack(
+        [reward(played[..., at, :, :], weight) - reward(rules[at], weight) for at, weight in enumerate(AIRTIME_WEIGHTS)]
+    )
+
+
+def row(name: str, cells: Iterable[str]) -> str:
+    """Of a table in Markdown."""
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def head(*columns: str) -> list[str]:
+    """Of a table in Markdown with a column a λ after these."""
+    names = [*columns, *(f"λ = {weight:g}" for weight in AIRTIME_WEIGHTS)]
+    return [row("", names), "|---" * (1 + len(names)) + "|"]
+
+
+def table(played: dict[str, np.ndarray], fit: np.ndarray) -> list[str]:
+    """Rewards beyond ``fit`` of each variant (seeds, λ, episodes, 2): the mean ± the standard error over episodes, and
+    from the least training seed to the best."""
+    rule = [with_error(own, 4) for own in beyond_rule(fit, fit, told=False)[1:]]
+    lines = [*head(), row("`fit`, told", ["0", *rule])]
     for name, own in played.items():
-        beyond = reward(own[:, at], weight) - base  # (seeds, episodes)
-        by_seed = ", ".join(f"{mean:+.4f}" for mean in beyond.mean(axis=1))
-        paired = ""
-        if WHOLE in played and name != WHOLE:
-            paired = with_error((beyond - (reward(played[WHOLE][:, at], weight) - base)).mean(axis=0), 4)
-        lines.append(f"| {name} | {with_error(beyond.mean(axis=0), 4)} | {by_seed} | {paired} |")
+        cells = []
+        for each in beyond_rule(own, fit, told=False):  # (seeds, episodes)
+            by_seed = each.mean(axis=1)
+            spread = f" ({by_seed.min():+.4f} … {by_seed.max():+.4f})" if len(by_seed) > 1 else ""
+            cells.append(with_error(each.mean(axis=0), 4) + spread)
+        lines.append(row(name, cells))
     return lines
+
+
+def table_paired(played: dict[str, np.ndarray], fit: np.ndarray) -> list[str]:
+    """Rewards of each variant beyond those of ``WHOLE`` of the same training seeds."""
+    lines, whole = head("training seeds"), beyond_rule(played[WHOLE], fit, told=True)
+    for name, own in played.items():
+        if name != WHOLE:
+            differences = beyond_rule(own, fit, told=True) - whole[:, : len(own)]  # (λ, seeds, episodes)
+            lines.append(row(name, [str(len(own)), *(with_error(each.mean(axis=0), 4) for each in differences)]))
+    return lines
+
+
+def groups(env: StreamEnv, episodes: range) -> dict[str, np.ndarray]:
+    """By job and kind of link, which episodes (episodes,) bool are of it."""
+    job, lean = np.zeros(len(episodes), int), np.zeros(len(episodes), bool)
+    for index, episode in enumerate(episodes):
+        lean[index] = mean_load(env, episode) < LEAN
+        job[index] = env.jobs.index(env.job)
+    found = {"all": np.ones(len(episodes), bool)}
+    for index, of in enumerate(HELD_OUT_JOBS):
+        found |= {f"{of.name}, lean": (job == index) & lean, f"{of.name}, wide": (job == index) & ~lean}
+    return found
+
+
+def table_by_job(whole: np.ndarray, fit: np.ndarray, found: dict[str, np.ndarray]) -> list[str]:
+    """Rewards (seeds, λ, episodes, 2) beyond the rule told the same, in each group."""
+    beyond = beyond_rule(whole, fit, told=True).mean(axis=1)  # (λ, episodes)
+    cells = {name: [str(own.sum()), *(with_error(each[own]) for each in beyond)] for name, own in found.items()}
+    return [*head("episodes"), *(row(name, own) for name, own in cells.items())]
 
 
 def main() -> None:
@@ -149,10 +197,10 @@ def main() -> None:
     if options.traces:
         makers[options.source] = recorded(options.traces, options.source)
     episodes = range(options.first_episode, options.first_episode + options.episodes)
-    plays = {
-        source: Plays(StreamEnv(jobs, airtime_weights=AIRTIME_WEIGHTS[:1], make_link=make), episodes, source)
-        for source, make in makers.items()
+    environments = {
+        source: StreamEnv(jobs, airtime_weights=AIRTIME_WEIGHTS[:1], make_link=make) for source, make in makers.items()
     }
+    plays = {source: Plays(env, episodes, source) for source, env in environments.items()}
     found: dict[str, dict[str, list[np.ndarray]]] = {source: {} for source in plays}
     for name in chosen:
         for seed in range(options.seeds):
@@ -165,9 +213,12 @@ def main() -> None:
     for source, own in plays.items():
         fit = own.of("fit", options.out / "fit")
         stacked = {name: np.stack(own) for name, own in found[source].items()}
-        for at, weight in enumerate(AIRTIME_WEIGHTS):
-            print(f"\n{source}, episodes {episodes.start} to {episodes.stop - 1}, told λ = {weight:g}\n")
-            print(*table(stacked, fit, at), sep="\n")
+        told = f"{source}, episodes {episodes.start} to {episodes.stop - 1}, reward told λ"
+        print(f"\n{told}, beyond `fit`\n", *table(stacked, fit), sep="\n")
+        if WHOLE in stacked:
+            print(f"\n{told}, beyond {WHOLE}\n", *table_paired(stacked, fit), sep="\n")
+            by_job = table_by_job(stacked[WHOLE], fit, groups(environments[source], episodes))
+            print(f"\n{told}, {WHOLE} beyond the rule told the same\n", *by_job, sep="\n")
 
 
 if __name__ == "__main__":
