@@ -33,7 +33,9 @@ from airlora.env.stream_record import record_job
 from airlora.env.stream_settings import HELD_OUT_JOBS, StreamTrainingConfig
 from airlora.env.stream_training import stored_stream_config, train_stream_policy
 from airlora.env.surrogate import Surrogate
+from airlora.errors import InputError
 from airlora.policy import make_policy
+from paper_process import write_block
 from simulate import AIRTIME_WEIGHTS, LEAN, mean_load, recorded, with_error
 
 WHOLE = "whole"
@@ -56,7 +58,8 @@ def variants(config: StreamTrainingConfig) -> dict[str, StreamTrainingConfig]:
         "ppo": long,
         "ppo-turns": replace(long, ddim=turns),
         "ppo-turns-unweighted": replace(long, ddim=replace(turns, reward_weight=0.0)),
-        "no-warm-start": replace(long, imitation_updates=0, teacher_episodes=0),
+        "no-warm-start": replace(long, ddim=turns, imitation_updates=0, teacher_episodes=0),
+        "ppo-alone": replace(long, refine="family", imitation_updates=0, teacher_episodes=0),
     }
 
 
@@ -179,6 +182,7 @@ def main() -> None:
     parser.add_argument("--first-episode", type=int, default=0, help="seed of the first episode")
     parser.add_argument("--traces", type=Path, help="file of recorded links, see benchmarks/prepare.py; played too")
     parser.add_argument("--source", default="mahimahi")
+    parser.add_argument("--page", type=Path, help="also write it there, between the marks <!-- results:OUT -->")
     options = parser.parse_args()
     console = Console(width=170, highlight=False)
     if not (options.training / TEACHERS_FILE).is_file():
@@ -187,6 +191,11 @@ def main() -> None:
         )
     if options.traces and not options.traces.is_file():
         parser.error(f"no file {options.traces}; lay it out with benchmarks/prepare.py")
+    if options.page:
+        try:
+            write_block(options.page, options.out, None)
+        except (InputError, OSError) as error:
+            parser.error(str(error))
     config = replace(stored_stream_config(options.training), recordings=str(options.training / "recordings"))
     known = variants(config)
     chosen = options.variants or list(known)
@@ -210,15 +219,19 @@ def main() -> None:
             for source, own in plays.items():
                 with console.status(f"playing {folder.name}, {source}"):
                     found[source].setdefault(name, []).append(own.of(f"airllm:{folder}", folder))
+    lines = []
     for source, own in plays.items():
         fit = own.of("fit", options.out / "fit")
         stacked = {name: np.stack(own) for name, own in found[source].items()}
         told = f"{source}, episodes {episodes.start} to {episodes.stop - 1}, reward told λ"
-        print(f"\n{told}, beyond `fit`\n", *table(stacked, fit), sep="\n")
+        lines += ["", f"{told}, beyond `fit`:", "", *table(stacked, fit)]
         if WHOLE in stacked:
-            print(f"\n{told}, beyond {WHOLE}\n", *table_paired(stacked, fit), sep="\n")
+            lines += ["", f"{told}, beyond {WHOLE}:", "", *table_paired(stacked, fit)]
             by_job = table_by_job(stacked[WHOLE], fit, groups(environments[source], episodes))
-            print(f"\n{told}, {WHOLE} beyond the rule told the same\n", *by_job, sep="\n")
+            lines += ["", f"{told}, {WHOLE} beyond the rule told the same:", "", *by_job]
+    print(*lines, sep="\n")
+    if options.page:
+        write_block(options.page, options.out, "\n".join(lines))
 
 
 if __name__ == "__main__":
