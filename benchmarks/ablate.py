@@ -182,6 +182,7 @@ def main() -> None:
     parser.add_argument("--first-episode", type=int, default=0, help="seed of the first episode")
     parser.add_argument("--traces", type=Path, help="file of recorded links, see benchmarks/prepare.py; played too")
     parser.add_argument("--source", default="mahimahi")
+    parser.add_argument("--table", action="store_true", help="train nothing, print what there is")
     parser.add_argument("--page", type=Path, help="also write it there, between the marks <!-- results:OUT -->")
     options = parser.parse_args()
     console = Console(width=170, highlight=False)
@@ -215,6 +216,8 @@ def main() -> None:
         for seed in range(options.seeds):
             folder = options.out / f"{name}-{seed}"
             if not all(own.are_in(folder) for own in plays.values()):
+                if options.table:
+                    continue
                 train(replace(known[name], seed=seed), options.training, folder, console)
             for source, own in plays.items():
                 with console.status(f"playing {folder.name}, {source}"):
