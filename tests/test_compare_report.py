@@ -425,6 +425,15 @@ def test_sittings_published_one_after_the_other_are_one_comparison(tmp_path):
     assert results_page([at_once]) == results_page([in_two])
 
 
+def test_what_an_arm_has_its_own_of_does_not_tell_jobs_apart(tmp_path):
+    out = fill(tmp_path / "small", seeds=1)
+    publish(out, tmp_path / "published")
+    made = json.loads((out / "comparison.json").read_text())
+    jobs = {name: {**job, "policy": "flood", "seed": 7} for name, job in made["jobs"].items()}
+    (out / "comparison.json").write_text(json.dumps({**made, "jobs": jobs}))
+    publish(out, tmp_path / "published")
+
+
 @pytest.mark.parametrize(
     ("part", "change", "message"),
     [

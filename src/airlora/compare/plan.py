@@ -19,6 +19,9 @@ Rates = dict[str, dict[str, dict[str, float]]]
 """Tuned learning rates: job -> a policy's ``tuning_key`` (``nested``, ``fixed-8``) or a peer's ``tuning_key`` ->
 ``lr`` and ``head`` (its ratio)."""
 
+OF_AN_ARM = ("link", "policy", "seed")
+"""Of a job's configuration, what each arm has its own of."""
+
 
 @dataclass(frozen=True)
 class Arm:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import airlora
-from airlora.compare.plan import Comparison
+from airlora.compare.plan import OF_AN_ARM, Comparison
 from airlora.compare.replay import write_json
 from airlora.plugins import plugin_versions
 
@@ -30,7 +30,10 @@ def describe(comparison: Comparison, command: str, suite: str | None, out: Path,
     before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     arms = {**before.get("arms", {}), **comparison.policies}
     arms |= {name: peer.spec for name, peer in comparison.peers.items()}
-    jobs = {name: json.loads(json.dumps(vars(config))) for name, config in comparison.jobs.items()}
+    jobs = {
+        name: {key: value for key, value in vars(config).items() if key not in OF_AN_ARM}
+        for name, config in comparison.jobs.items()
+    }
     commands = [text for text in before.get("commands", []) if text != command]
     data = {
         "command": command,

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from airlora.compare.figures import pareto_charts
+from airlora.compare.plan import OF_AN_ARM
 from airlora.compare.replay import write_json
 from airlora.compare.results import gather, read_findings, read_made, read_tables
 from airlora.errors import OutputError
@@ -59,7 +60,7 @@ def publish(out: Path, folder: Path) -> Path:
 
 def _contradiction(earlier: dict[str, Any], made: dict[str, Any]) -> str | None:
     """What has one name in both and is not the same."""
-    parts = [(part, earlier[part], made[part]) for part in ("jobs", "links", "arms")]
+    parts = [("jobs", _jobs(earlier), _jobs(made)), *((part, earlier[part], made[part]) for part in ("links", "arms"))]
     shared = earlier["jobs"].keys() & made["jobs"].keys()
     parts += [(f"rates of {job}", *(side["rates"].get(job, {}) for side in (earlier, made))) for job in sorted(shared)]
     for part, old, new in parts:
@@ -67,6 +68,13 @@ def _contradiction(earlier: dict[str, Any], made: dict[str, Any]) -> str | None:
             if old[name] != new[name]:
                 return f"{name!r} among its {part}"
     return None
+
+
+def _jobs(made: dict[str, Any]) -> dict[str, Any]:
+    """Without what every arm has its own of."""
+    return {
+        name: {key: value for key, value in job.items() if key not in OF_AN_ARM} for name, job in made["jobs"].items()
+    }
 
 
 def _together(earlier: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
