@@ -320,7 +320,7 @@ SUITES: dict[str, Suite] = {
             reductions="four recordings of ten minutes each, 64 validation windows or 200 rows a round; AdaLoRA keeps a"
             " mean rank of 8 on every link",
             budgets="0.01, 0.1 and 1 on each recording (0.89 for 1 on UMTS)",
-            estimate="about 3.5 h",
+            estimate="about 4.2 h",
             seeds=3,
             needs_data=True,
             build=_links,
