@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import shutil
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +24,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from rich.console import Console
 
+from airlora.compare.markdown import table as markdown_table
+from airlora.compare.markdown import write_block
 from airlora.compare.replay import write_json
 from airlora.env.stream import LinkMaker, StreamEnv
 from airlora.env.stream_baseline import play_rule
@@ -35,7 +36,6 @@ from airlora.env.stream_training import stored_stream_config, train_stream_polic
 from airlora.env.surrogate import Surrogate
 from airlora.errors import InputError
 from airlora.policy import make_policy
-from paper_process import write_block
 from simulate import AIRTIME_WEIGHTS, LEAN, mean_load, recorded, with_error
 
 WHOLE = "whole"
@@ -115,40 +115,35 @@ def beyond_rule(played: np.ndarray, fit: np.ndarray, *, told: bool) -> np.ndarra
     )
 
 
-def row(name: str, cells: Iterable[str]) -> str:
-    """Of a table in Markdown."""
-    return f"| {name} | {' | '.join(cells)} |"
+def table(first: list[str], rows: dict[str, list[str]]) -> str:
+    """In Markdown, with a column a λ after the ``first`` ones."""
+    headings = ["", *first, *(f"λ = {weight:g}" for weight in AIRTIME_WEIGHTS)]
+    return markdown_table(
+        headings, [[name, *(cell.replace("-", "−") for cell in cells)] for name, cells in rows.items()]
+    )
 
 
-def head(*columns: str) -> list[str]:
-    """Of a table in Markdown with a column a λ after these."""
-    names = [*columns, *(f"λ = {weight:g}" for weight in AIRTIME_WEIGHTS)]
-    return [row("", names), "|---" * (1 + len(names)) + "|"]
-
-
-def table(played: dict[str, np.ndarray], fit: np.ndarray) -> list[str]:
+def beyond_fit(played: dict[str, np.ndarray], fit: np.ndarray) -> str:
     """Rewards beyond ``fit`` of each variant (seeds, λ, episodes, 2): the mean ± the standard error over episodes, and
     from the least training seed to the best."""
-    rule = [with_error(own, 4) for own in beyond_rule(fit, fit, told=False)[1:]]
-    lines = [*head(), row("`fit`, told", ["0", *rule])]
+    rows = {"`fit`, told": ["0", *(with_error(own, 4) for own in beyond_rule(fit, fit, told=False)[1:])]}
     for name, own in played.items():
-        cells = []
+        rows[name] = []
         for each in beyond_rule(own, fit, told=False):  # (seeds, episodes)
             by_seed = each.mean(axis=1)
             spread = f" ({by_seed.min():+.4f} … {by_seed.max():+.4f})" if len(by_seed) > 1 else ""
-            cells.append(with_error(each.mean(axis=0), 4) + spread)
-        lines.append(row(name, cells))
-    return lines
+            rows[name].append(with_error(each.mean(axis=0), 4) + spread)
+    return table([], rows)
 
 
-def table_paired(played: dict[str, np.ndarray], fit: np.ndarray) -> list[str]:
+def beyond_whole(played: dict[str, np.ndarray], fit: np.ndarray) -> str:
     """Rewards of each variant beyond those of ``WHOLE`` of the same training seeds."""
-    lines, whole = head("training seeds"), beyond_rule(played[WHOLE], fit, told=True)
+    whole, rows = beyond_rule(played[WHOLE], fit, told=True), {}
     for name, own in played.items():
         if name != WHOLE:
             differences = beyond_rule(own, fit, told=True) - whole[:, : len(own)]  # (λ, seeds, episodes)
-            lines.append(row(name, [str(len(own)), *(with_error(each.mean(axis=0), 4) for each in differences)]))
-    return lines
+            rows[name] = [str(len(own)), *(with_error(each.mean(axis=0), 4) for each in differences)]
+    return table(["training seeds"], rows)
 
 
 def groups(env: StreamEnv, episodes: range) -> dict[str, np.ndarray]:
@@ -163,11 +158,11 @@ def groups(env: StreamEnv, episodes: range) -> dict[str, np.ndarray]:
     return found
 
 
-def table_by_job(whole: np.ndarray, fit: np.ndarray, found: dict[str, np.ndarray]) -> list[str]:
+def by_job(whole: np.ndarray, fit: np.ndarray, found: dict[str, np.ndarray]) -> str:
     """Rewards (seeds, λ, episodes, 2) beyond the rule told the same, in each group."""
     beyond = beyond_rule(whole, fit, told=True).mean(axis=1)  # (λ, episodes)
-    cells = {name: [str(own.sum()), *(with_error(each[own]) for each in beyond)] for name, own in found.items()}
-    return [*head("episodes"), *(row(name, own) for name, own in cells.items())]
+    rows = {name: [str(own.sum()), *(with_error(each[own]) for each in beyond)] for name, own in found.items()}
+    return table(["episodes"], rows)
 
 
 def main() -> None:
@@ -185,7 +180,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="train nothing, print what there is")
     parser.add_argument("--page", type=Path, help="also write it there, between the marks <!-- results:OUT -->")
     options = parser.parse_args()
-    console = Console(width=170, highlight=False)
+    console, block = Console(width=170, highlight=False), options.out.resolve().name
     if not (options.training / TEACHERS_FILE).is_file():
         parser.error(
             f"{options.training} has no {TEACHERS_FILE}; name a folder that scripts/train_shipped_policy.py wrote"
@@ -194,7 +189,7 @@ def main() -> None:
         parser.error(f"no file {options.traces}; lay it out with benchmarks/prepare.py")
     if options.page:
         try:
-            write_block(options.page, options.out, None)
+            write_block(options.page, block, None)
         except (InputError, OSError) as error:
             parser.error(str(error))
     config = replace(stored_stream_config(options.training), recordings=str(options.training / "recordings"))
@@ -222,19 +217,20 @@ def main() -> None:
             for source, own in plays.items():
                 with console.status(f"playing {folder.name}, {source}"):
                     found[source].setdefault(name, []).append(own.of(f"airllm:{folder}", folder))
-    lines = []
+    parts = []
     for source, own in plays.items():
         fit = own.of("fit", options.out / "fit")
         stacked = {name: np.stack(own) for name, own in found[source].items()}
         told = f"{source}, episodes {episodes.start} to {episodes.stop - 1}, reward told λ"
-        lines += ["", f"{told}, beyond `fit`:", "", *table(stacked, fit)]
+        parts += [f"{told}, beyond `fit`:\n", beyond_fit(stacked, fit)]
         if WHOLE in stacked:
-            lines += ["", f"{told}, beyond {WHOLE}:", "", *table_paired(stacked, fit)]
-            by_job = table_by_job(stacked[WHOLE], fit, groups(environments[source], episodes))
-            lines += ["", f"{told}, {WHOLE} beyond the rule told the same:", "", *by_job]
-    print(*lines, sep="\n")
+            parts += [f"{told}, beyond {WHOLE}:\n", beyond_whole(stacked, fit)]
+            parts += [f"{told}, {WHOLE} beyond the rule told the same:\n"]
+            parts += [by_job(stacked[WHOLE], fit, groups(environments[source], episodes))]
+    text = "\n".join(parts)
+    print(text)
     if options.page:
-        write_block(options.page, options.out, "\n".join(lines))
+        write_block(options.page, block, text)
 
 
 if __name__ == "__main__":

@@ -43,8 +43,8 @@ from rich.table import Table
 from airlora.adapter import NestedAdam, Trainer
 from airlora.adapter.adalora import AdaLoraPruner, AdaLoraSchedule
 from airlora.adapter.training import AdaLoraStrategy
-from airlora.compare.markdown import replace_block
 from airlora.compare.markdown import table as markdown_table
+from airlora.compare.markdown import write_block
 from airlora.env.folder import TrainingFolder
 from airlora.env.paper import PaperEnv
 from airlora.env.settings import PaperConfig, TrainingConfig, read_settings, read_training_config
@@ -336,18 +336,6 @@ def in_page(found: list[list[str]]) -> str:
     )
 
 
-def write_block(page: Path, out: Path, block: str | None) -> None:
-    """Replace what stands between the marks of ``out`` in a page; None only looks for them.
-
-    Raises:
-        InputError: there are none. OSError: the page cannot be read or written.
-    """
-    text = page.read_text(encoding="utf-8")
-    replaced = replace_block(text, out.resolve().name, block or "")
-    if block is not None:
-        page.write_text(replaced, encoding="utf-8")
-
-
 def main() -> None:
     """Read the command line, play what is missing, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -364,6 +352,7 @@ def main() -> None:
         "--page", type=Path, help="also write it into this page, between its marks <!-- results:OUT -->"
     )
     options = parser.parse_args()
+    name = options.out.resolve().name
     console = Console(width=160)
     arms = options.arms or ["fit", "greedy", "adalora", "fixed-4", "random", "ppo", "airllm", "airllm-ours"]
     try:
@@ -371,7 +360,7 @@ def main() -> None:
         for arm in arms:
             check(arm, dataclasses.asdict(config), options.episodes)
         if options.page:
-            write_block(options.page, options.out, None)
+            write_block(options.page, name, None)
     except (InputError, OSError) as error:
         parser.error(str(error))
     if not options.table:
@@ -394,7 +383,7 @@ def main() -> None:
     found = rows(options.out, [*arms, *others], config.episode_steps)
     console.print(in_terminal(found))
     if options.page:
-        write_block(options.page, options.out, in_page(found))
+        write_block(options.page, name, in_page(found))
 
 
 if __name__ == "__main__":

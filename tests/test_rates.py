@@ -85,3 +85,9 @@ def test_every_training_of_ours_has_the_same_head_rate(policy: str) -> None:
 def test_without_a_head_its_rate_is_zero() -> None:
     assert automatic_head_lr(load_workload(LOGS), 1.0) == 0
     assert build_job(LOGS, make_policy("fit", 0), make_link("awgn", 0)).head_lr == 0
+
+
+def test_what_adalora_prunes_trains_at_three_times_the_rate_of_nested_ranks() -> None:
+    nested, pruned = (build_job(COMMANDS, make_policy(spec, 0), make_link("awgn", 0)) for spec in ("fit", "adalora"))
+    assert pruned.lr == pytest.approx(3 * nested.lr, rel=0.05)  # two digits
+    assert pruned.head_lr == nested.head_lr

@@ -145,3 +145,15 @@ def replace_block(text: str, name: str, block: str) -> str:
             f"no block <!-- results:{name} --> … <!-- /results --> was found; add it where the table belongs"
         )
     return pattern.sub(lambda match: f"{match[1]}{block.strip()}\n{match[2]}", text, count=1)
+
+
+def write_block(page: Path, name: str, block: str | None) -> None:
+    """``replace_block`` in a file; None only looks for the block, before long work.
+
+    Raises:
+        InputError: the page has no such block. OSError: it cannot be read or written.
+    """
+    text = page.read_text(encoding="utf-8")
+    replaced = replace_block(text, name, block or "")
+    if block is not None:
+        page.write_text(replaced, encoding="utf-8")
