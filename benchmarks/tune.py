@@ -180,8 +180,8 @@ def find_tasks(options: Options, start: Rates) -> list[Task]:
     tasks = []
     for name, config in comparison.jobs.items():
         once, known = replace(config, seed=0), {key: rate["lr"] for key, rate in start.get(name, {}).items()}
-        # Of the policies that train at one rate the first one named is trained. One whose rank follows the link has the
-        # built-in rate, which follows the rank: a rate found at one rank would be wrong for the others.
+        # Of the policies that train at one rate the first one named is trained. One whose rank follows the link is not:
+        # it takes the rates of the ranks that are named.
         made = {spec: make_policy(spec, 0) for spec in reversed(comparison.policies.values())}
         ours = {policy.tuning_key: spec for spec, policy in made.items() if getattr(policy, "rank", 0) is not None}
         tasks += [Task(name, key, replace(once, policy=spec), None, known.get(key)) for key, spec in ours.items()]

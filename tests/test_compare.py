@@ -17,7 +17,7 @@ from airlora.compare import Comparison, run_comparison
 from airlora.compare.command import Options, read_rates, resolve
 from airlora.compare.estimate import JobTimes, as_text, total_seconds, unit_seconds
 from airlora.compare.peers import FILE_KINDS, make_peer
-from airlora.compare.plan import named, named_arm, slug
+from airlora.compare.plan import named, named_arm, rated, slug
 from airlora.compare.provenance import describe
 from airlora.compare.replay import Bench
 from airlora.compare.suites import BUDGET_BPS, JOBS, SUITES, job
@@ -26,6 +26,7 @@ from airlora.config import RunConfig, load_config
 from airlora.errors import InputError, OutputError
 from airlora.job import load_workload
 from airlora.link import make_link
+from airlora.policy import make_policy
 from airlora.run import run
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -169,7 +170,7 @@ def test_every_rank_that_is_trained_alone_is_a_training_of_its_own():
     rates = {"tiny": {"fixed-1": {"lr": 0.5}}}
     units = list(comparison(policies, rates=rates).units())
     assert [(unit.training, len(unit.arms)) for unit in units] == [("nested", 4), ("fixed-1", 4), ("fixed-2", 2)]
-    assert [{arm.config.lr for arm in unit.arms} for unit in units] == [{None}, {0.5}, {None}]
+    assert [{arm.config.lr for arm in unit.arms} for unit in units] == [{None}, {0.5}, {0.354}]
 
 
 def test_tuned_rates_reach_jobs_and_peers():
@@ -183,6 +184,28 @@ def test_tuned_rates_reach_jobs_and_peers():
     given = comparison(("fit",), jobs={"tiny": replace(TINY, head_lr=0.1)}, rates=rates)
     config = next(iter(given.units())).arms[0].config
     assert (config.lr, config.head_lr) == (0.25, 0.1)
+
+
+def test_a_rank_that_was_not_tuned_takes_the_rate_of_the_nearest():
+    rates = {"fixed-2": {"lr": 0.2, "head": 3.0}, "fixed-16": {"lr": 0.1, "head": 4.0}, "adalora-8": {"lr": 0.01}}
+    near = rated(TINY, rates, make_policy("fixed:rank=5", 0))
+    assert (near.lr, near.head_lr) == (0.126, pytest.approx(0.6))  # 0.2 √(2 / 5), and the head's own as it is
+    assert rated(TINY, rates, make_policy("fixed:rank=32", 0)).lr == 0.0707
+    assert rated(TINY, rates, make_policy("adalora:rank=3", 0)).lr == 0.01
+    for untouched in ("fixed", "adalora", "fit", "uniform:rank=2"):
+        assert rated(TINY, rates, make_policy(untouched, 0)) == TINY
+    assert rated(replace(TINY, lr=0.3), rates, make_policy("fixed:rank=2", 0)).lr == 0.3
+
+
+@pytest.mark.slow
+def test_a_rank_that_follows_the_link_is_trained_at_its_own_rate(tmp_path):
+    links = {"fast": "awgn:snr_db=10", "slow": "awgn:snr_db=10,share=0.02"}
+    rates = {"tiny": {"fixed-1": {"lr": 0.02, "head": 2.0}, "fixed-4": {"lr": 0.001}}}
+    (unit,) = comparison(("fixed",), links=links, rates=rates).units()
+    run_unit(unit, tmp_path, {})
+    ways = [json.loads((tmp_path / arm.folder / "summary.json").read_text()) for arm in unit.arms]
+    assert [way["lr"] for way in ways] == [0.001, 0.02]
+    assert ways[1]["head_lr"] == 0.04
 
 
 def test_a_rates_file_is_checked(tmp_path):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -11,7 +12,7 @@ from typing import Literal
 from airlora.compare.peers import Peer
 from airlora.config import RunConfig
 from airlora.errors import InputError
-from airlora.policy import make_policy
+from airlora.policy import Policy, make_policy
 
 ArmKind = Literal["policy", "peer"]
 
@@ -56,12 +57,14 @@ class Unit:
 
     Attributes:
         training: ``training_key`` of the policies, or of the peer.
+        rates: tuned ones of the job, for policies whose rank follows the link.
     """
 
     job: str
     seed: int
     training: str
     arms: tuple[Arm, ...]
+    rates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def recordings(self) -> Path:
@@ -100,28 +103,53 @@ class Comparison:
         """One unit for every training of policies or of a peer, for each job and seed."""
         for seed in self.seeds:
             for job, given in self.jobs.items():
-                config = replace(given, seed=seed)
+                config, rates = replace(given, seed=seed), self.rates.get(job, {})
                 trainings: dict[str, list[Arm]] = {}
                 for link, spec in self.links.items():
                     for name, policy in self.policies.items():
                         made = make_policy(policy, seed)
-                        rated = self._rated(job, made.tuning_key, replace(config, link=spec, policy=policy))
-                        trainings.setdefault(made.training_key, []).append(Arm(job, link, name, rated))
+                        tuned_config = rated(replace(config, link=spec, policy=policy), rates, made)
+                        trainings.setdefault(made.training_key, []).append(Arm(job, link, name, tuned_config))
                 for name, peer in self.peers.items():
-                    tuned = peer.rated(self.rates.get(job, {}))
+                    tuned = peer.rated(rates)
                     trainings.setdefault(tuned.training_key, []).extend(
                         Arm(job, link, name, replace(config, link=spec, policy=tuned.spec), tuned)
                         for link, spec in self.links.items()
                     )
                 for key, arms in trainings.items():
-                    yield Unit(job, seed, key, tuple(arms))
+                    yield Unit(job, seed, key, tuple(arms), rates)
 
-    def _rated(self, job: str, tuning_key: str, config: RunConfig) -> RunConfig:
-        tuned = self.rates.get(job, {}).get(tuning_key)
-        if not tuned or config.lr is not None:
-            return config
-        head_lr = tuned["lr"] * tuned["head"] if "head" in tuned and config.head_lr is None else config.head_lr
-        return replace(config, lr=tuned["lr"], head_lr=head_lr)
+
+def rated(config: RunConfig, rates: Mapping[str, Mapping[str, float]], policy: Policy) -> RunConfig:
+    """Fill in what was tuned for a policy's training, where the configuration has no learning rate.
+
+    A rank that was not tuned takes the rate of the nearest one that was, in proportion to the built-in rates of both
+    (``rates.automatic_lr``). A policy whose rank is open stays as it is.
+
+    Args:
+        config: of a job.
+        rates: of that job, see ``Rates``.
+        policy: its rank resolved, where there is one.
+    """
+    tuned = rates.get(policy.tuning_key) or _of_nearest_rank(rates, policy)
+    if not tuned or config.lr is not None:
+        return config
+    head_lr = tuned["lr"] * tuned["head"] if "head" in tuned and config.head_lr is None else config.head_lr
+    return replace(config, lr=tuned["lr"], head_lr=head_lr)
+
+
+def _of_nearest_rank(rates: Mapping[str, Mapping[str, float]], policy: Policy) -> dict[str, float]:
+    rank = getattr(policy, "rank", None)
+    found = ((re.fullmatch(rf"{policy.training}-(\d+)", key), rate) for key, rate in rates.items())
+    tuned = {int(match[1]): rate for match, rate in found if match}
+    if rank is None or not tuned:
+        return {}
+    nearest = min(sorted(tuned), key=lambda other: abs(math.log(other / rank)))
+    factor = (nearest / rank) ** 0.5 if policy.training == "fixed" else 1.0
+    rate = tuned[nearest]
+    scaled = {"lr": float(f"{rate['lr'] * factor:.3g}")}
+    # The head's own rate does not follow the adapter's rank.
+    return scaled | ({"head": rate["lr"] * rate["head"] / scaled["lr"]} if "head" in rate else {})
 
 
 def named(text: str, what: str) -> tuple[str, str]:

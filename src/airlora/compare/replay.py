@@ -13,7 +13,7 @@ from typing import Any
 
 from airlora.codec import EdgeState
 from airlora.compare.peer_training import load_round, record_peer, test_quality
-from airlora.compare.plan import Arm, Unit, slug
+from airlora.compare.plan import Arm, Unit, rated, slug
 from airlora.config import RunConfig
 from airlora.errors import InputError
 from airlora.factors import Schema
@@ -98,7 +98,8 @@ class Bench:
         """
         key = policy.tuning_key
         if key not in self._measuring:
-            job = build_job(self.config, policy, make_link(self.config.link, self.unit.seed))
+            config = rated(self.config, self.unit.rates, policy)
+            job = build_job(config, policy, make_link(config.link, self.unit.seed))
             self._measuring[key] = Quality(
                 job, self.config.validation_limit, self.config.test_limit, self.config.guard_limit
             )
@@ -138,13 +139,14 @@ class _PolicyReplay:
         self.link = make_link(config.link, config.seed)
         policy = make_policy(config.policy, config.seed)
         policy = resolve_policy(policy, self.link, bench.schema, config)
+        config = rated(config, bench.unit.rates, policy)
         self._quality = bench.measuring(policy)
         job = self._quality.job
         schema = job.adapter.schema
         self._training = _Training(config, policy, self.link) if policy.live and config.rounds > 1 else None
         cloud: Cloud | None = self._training
         if cloud is None:
-            recording = _record_policy(bench, arm, policy, self.link)
+            recording = _record_policy(bench, config, policy, self.link)
             self._trained = json.loads((recording / "complete.json").read_text(encoding="utf-8"))
             cloud = RecordedCloud(recording, schema)
         self._play = Play(config, job, self.link, policy, cloud, self._quality)
@@ -231,7 +233,7 @@ class _PeerReplay:
         return {**kept, "file_bytes": last.file_bytes[self._peer.file]}
 
 
-def _record_policy(bench: Bench, arm: Arm, policy: Policy, link: Link) -> Path:
+def _record_policy(bench: Bench, config: RunConfig, policy: Policy, link: Link) -> Path:
     """The folder of the trajectory that this policy needs, made if it is not there."""
     folder = bench.recordings / policy.training_key
     if (folder / "complete.json").exists():
@@ -243,8 +245,8 @@ def _record_policy(bench: Bench, arm: Arm, policy: Policy, link: Link) -> Path:
                     " another --out, or the rates that it was made with"
                 )
         return folder
-    training = _Training(arm.config, policy, link)
-    for index in range(arm.config.rounds):
+    training = _Training(config, policy, link)
+    for index in range(config.rounds):
         record_round(folder, index, training.advance(index, training.job.initial_edge, lambda: None))
     write_json(folder / "complete.json", training.totals(bench.measuring(policy)))
     return folder
