@@ -11,6 +11,8 @@ from airlora.workload.base import Workload
 
 LOGIT_STEP = 0.7
 """By how much one step of Adam on the head moves a logit at most, by which the head's rate is chosen; see LOG.md."""
+RANK_EXPONENT = -0.5
+"""Power of the rank that the rate of one rank trained alone follows; see LOG.md."""
 UNSEEN_HEAD_LR_RATIO = 5.0
 """Rate of a head over the adapter's where no layer of it is seen at work."""
 
@@ -19,7 +21,7 @@ def automatic_lr(model: nn.Module, rank: int | None = None, *, pruned: bool = Fa
     """Of the adapter: 0.5 / hidden size, three times that under AdaLoRA's pruning; 0.3 / (hidden size · √rank) for one
     rank; see LOG.md."""
     hidden = int(getattr(getattr(model, "config", None), "hidden_size", 64))
-    scale = 0.3 / rank**0.5 if rank else 1.5 if pruned else 0.5
+    scale = 0.3 * rank**RANK_EXPONENT if rank else 1.5 if pruned else 0.5
     return float(f"{scale / hidden:.2g}")
 
 

@@ -13,12 +13,15 @@ from airlora.compare.peers import Peer
 from airlora.config import RunConfig
 from airlora.errors import InputError
 from airlora.policy import Policy, make_policy
+from airlora.rates import RANK_EXPONENT
 
 ArmKind = Literal["policy", "peer"]
 
 Rates = dict[str, dict[str, dict[str, float]]]
 """Tuned learning rates: job -> a policy's ``tuning_key`` (``nested``, ``fixed-8``) or a peer's ``tuning_key`` ->
 ``lr`` and ``head`` (its ratio)."""
+JobRates = Mapping[str, Mapping[str, float]]
+"""Those of one job."""
 
 OF_AN_ARM = ("link", "policy", "seed")
 """Of a job's configuration, what each arm has its own of."""
@@ -64,7 +67,7 @@ class Unit:
     seed: int
     training: str
     arms: tuple[Arm, ...]
-    rates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    rates: JobRates = field(default_factory=dict)
 
     @property
     def recordings(self) -> Path:
@@ -120,7 +123,7 @@ class Comparison:
                     yield Unit(job, seed, key, tuple(arms), rates)
 
 
-def rated(config: RunConfig, rates: Mapping[str, Mapping[str, float]], policy: Policy) -> RunConfig:
+def rated(config: RunConfig, rates: JobRates, policy: Policy) -> RunConfig:
     """Fill in what was tuned for a policy's training, where the configuration has no learning rate.
 
     A rank that was not tuned takes the rate of the nearest one that was, in proportion to the built-in rates of both
@@ -138,14 +141,14 @@ def rated(config: RunConfig, rates: Mapping[str, Mapping[str, float]], policy: P
     return replace(config, lr=tuned["lr"], head_lr=head_lr)
 
 
-def _of_nearest_rank(rates: Mapping[str, Mapping[str, float]], policy: Policy) -> dict[str, float]:
+def _of_nearest_rank(rates: JobRates, policy: Policy) -> dict[str, float]:
     rank = getattr(policy, "rank", None)
     found = ((re.fullmatch(rf"{policy.training}-(\d+)", key), rate) for key, rate in rates.items())
     tuned = {int(match[1]): rate for match, rate in found if match}
     if rank is None or not tuned:
         return {}
     nearest = min(sorted(tuned), key=lambda other: abs(math.log(other / rank)))
-    factor = (nearest / rank) ** 0.5 if policy.training == "fixed" else 1.0
+    factor = (rank / nearest) ** RANK_EXPONENT if policy.training == "fixed" else 1.0
     rate = tuned[nearest]
     scaled = {"lr": float(f"{rate['lr'] * factor:.3g}")}
     # The head's own rate does not follow the adapter's rank.
