@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -32,8 +31,8 @@ from airlora.config import RunConfig
 from airlora.factors import Schema
 from airlora.link import Link
 from airlora.plugins import find_plugins, registry_for
-from airlora.policy import Policy
-from airlora.policy.rules import AdaLora, Fixed
+from airlora.policy import AdaLora, AirLlm, Fit, Fixed, Policy
+from airlora.policy.rules import WIDE_BITS, Alone
 from airlora.rates import automatic_head_lr, automatic_lr
 from airlora.spec import build
 from airlora.workload.base import Workload
@@ -41,8 +40,6 @@ from airlora.workload.classify import ClassificationWorkload
 from airlora.workload.data import Dataset, load_data
 from airlora.workload.lm import LanguageModelWorkload
 from airlora.workload.models import LoadedModel, load_model
-
-P = TypeVar("P", bound=Policy)
 
 RATE_DECAY = 0.4
 """Component k trains at lr · k^-RATE_DECAY in nested training; see LOG.md."""
@@ -53,12 +50,14 @@ class Job:
     """A workload and the adapter that is trained on it.
 
     Attributes:
+        policy: the one that it was built for, see ``resolve_policy``.
         workload, adapter, trainer: of the cloud.
         initial_edge: what the edge holds before the first round.
         lr, head_lr: learning rates in use; the head's is 0 where there is none.
         transposed: the base keeps its weights as (d_in, d_out), as GPT-2 does.
     """
 
+    policy: Policy
     workload: Workload
     adapter: NestedAdapter
     trainer: Trainer
@@ -79,10 +78,9 @@ def build_job(config: RunConfig, policy: Policy, link: Link) -> Job:
     targets = find_targets(workload.model, config.target_names)
     transposed = any(isinstance(module, Conv1D) for module in targets.values())
     max_rank, alpha, prefixes = config.max_rank, config.adapter_alpha, None
-    if policy.training != "nested":
-        schema = make_schema(targets, max_rank=config.max_rank, head=workload.head)
-        policy = resolve_policy(policy, link, schema, config)
-    if isinstance(policy, Fixed):
+    schema = make_schema(targets, max_rank=config.max_rank, head=workload.head)
+    policy = resolve_policy(policy, link, schema, config)
+    if isinstance(policy, Fixed | Alone):
         assert policy.rank is not None
         max_rank = min(policy.rank, int(schema.r_max.max()))
         alpha, prefixes = alpha * max_rank / config.max_rank, [max_rank]
@@ -103,7 +101,7 @@ def build_job(config: RunConfig, policy: Policy, link: Link) -> Job:
         lr = automatic_lr(workload.model, prefixes[0] if prefixes else None, pruned=pruned)
     head_lr = automatic_head_lr(workload, lr) if config.head_lr is None else config.head_lr
     optimizer: NestedOptimizer
-    if isinstance(policy, Fixed):
+    if isinstance(policy, Fixed | Alone):
         optimizer = NestedMuon(adapter, lr, rate_decay=0.0, head_lr=head_lr)
     else:
         optimizer = NestedAdam(adapter, lr, rate_decay=0.0 if pruned else RATE_DECAY, head_lr=head_lr)
@@ -116,6 +114,7 @@ def build_job(config: RunConfig, policy: Policy, link: Link) -> Job:
         mixture = PrefixMixture(adapter.schema.prefixes, min(config.passes, len(adapter.schema.prefixes)), config.seed)
         strategy = SteeredStrategy(mixture, policy.steer) if policy.steer else NestedStrategy(mixture)
     return Job(
+        policy=policy,
         workload=workload,
         adapter=adapter,
         trainer=Trainer(workload, adapter, optimizer, strategy),
@@ -159,19 +158,29 @@ class WorkloadPlugin(ABC):
         """The workload for a run's configuration (its seed, batch size, lengths and device)."""
 
 
-def resolve_policy(policy: P, link: Link, schema: Schema, config: RunConfig) -> P:
+def resolve_policy(policy: Policy, link: Link, schema: Schema, config: RunConfig) -> Policy:
     """Fill in what a policy leaves open until link and model are known: the rank that it trains for.
 
-    It is the largest uniform rank that fits the budget estimated before the first round, at least 1; half
-    of the largest rank while nothing is known of the link.
+    It is the largest uniform rank that fits the budget estimated before the first round, at least 1; half of the
+    largest rank while nothing is known of the link. Where a policy asks for it (``alone``), all components become one
+    rank that is trained alone if they fit; while nothing is known, they do not.
+
+    Args:
+        schema: of the model at its largest ranks.
     """
-    if not isinstance(policy, AdaLora | Fixed) or policy.rank is not None:
-        return policy
     budget = link.observe(0.0).rate_bps * config.deadline_s / 8
-    if np.isnan(budget):
-        return replace(policy, rank=max(1, config.max_rank // 2))
-    fitting = largest_uniform_rank(Costs.nominal(schema), budget, policy.bits, policy.bits if schema.head else 0)
-    return replace(policy, rank=max(1, fitting))
+    if isinstance(policy, AdaLora | Fixed) and policy.rank is None:
+        rank = _fitting_rank(schema, budget, policy.bits) if budget >= 0 else config.max_rank // 2
+        return replace(policy, rank=max(1, rank))
+    if isinstance(policy, Fit | AirLlm) and policy.alone == "link":
+        nested, whole = replace(policy, alone="never"), int(schema.r_max.max())
+        fits = budget >= 0 and _fitting_rank(schema, budget, WIDE_BITS) >= whole
+        return Alone(nested, whole) if fits else nested
+    return policy
+
+
+def _fitting_rank(schema: Schema, budget_bytes: float, bits: int) -> int:
+    return largest_uniform_rank(Costs.nominal(schema), budget_bytes, bits, bits if schema.head else 0)
 
 
 def make_workload(config: RunConfig, loaded: LoadedModel, dataset: Dataset) -> Workload:

@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from airlora.codec import EdgeState
 from airlora.compare.peer_training import load_round, record_peer, test_quality
 from airlora.compare.plan import Arm, Unit, rated, slug
@@ -234,21 +236,23 @@ class _PeerReplay:
 
 
 def _record_policy(bench: Bench, config: RunConfig, policy: Policy, link: Link) -> Path:
-    """The folder of the trajectory that this policy needs, made if it is not there."""
+    """The folder of the trajectory that this policy needs, made if it is not there; of processes that need the same
+    one, the first makes it."""
     folder = bench.recordings / policy.training_key
-    if (folder / "complete.json").exists():
-        done, job = json.loads((folder / "complete.json").read_text(encoding="utf-8")), bench.measuring(policy).job
-        for name, value in (("lr", job.lr), ("head_lr", job.head_lr)):
-            if done.get(name, value) != value:
-                raise InputError(
-                    f"recording {folder} was trained with {name} {done[name]:g}, this comparison has {value:g}; give"
-                    " another --out, or the rates that it was made with"
-                )
-        return folder
-    training = _Training(config, policy, link)
-    for index in range(config.rounds):
-        record_round(folder, index, training.advance(index, training.job.initial_edge, lambda: None))
-    write_json(folder / "complete.json", training.totals(bench.measuring(policy)))
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        if not (folder / "complete.json").exists():
+            training = _Training(config, policy, link)
+            for index in range(config.rounds):
+                record_round(folder, index, training.advance(index, training.job.initial_edge, lambda: None))
+            write_json(folder / "complete.json", training.totals(bench.measuring(policy)))
+    done, job = json.loads((folder / "complete.json").read_text(encoding="utf-8")), bench.measuring(policy).job
+    for name, value in (("lr", job.lr), ("head_lr", job.head_lr)):
+        if done.get(name, value) != value:
+            raise InputError(
+                f"recording {folder} was trained with {name} {done[name]:g}, this comparison has {value:g}; give"
+                " another --out, or the rates that it was made with"
+            )
     return folder
 
 

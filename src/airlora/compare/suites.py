@@ -318,8 +318,8 @@ SUITES: dict[str, Suite] = {
             name="links",
             about="tinyshakespeare with stories260K and TREC with MiniLM over recorded links, all held out from"
             " training a policy: 5G (source raca5g), UMTS and LTE (mahimahi), satellite (satcell)",
-            reductions="four recordings of ten minutes each, 64 validation windows or 200 rows a round; TREC's 120 steps"
-            " in five rounds, tinyshakespeare's 400 in twenty; AdaLoRA keeps a mean rank of 8 on every link",
+            reductions="four recordings of ten minutes each, 64 validation windows or 200 rows a round; TREC's 120"
+            " steps in five rounds, tinyshakespeare's 400 in twenty; AdaLoRA keeps a mean rank of 8 on every link",
             budgets="0.01, 0.1 and 1 on each recording (0.89 for 1 on UMTS)",
             estimate="about 4.2 h",
             seeds=3,

@@ -8,14 +8,14 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from airlora.compare.plan import Arm, Unit, slug
+from airlora.compare.plan import Arm, Unit
 from airlora.compare.replay import Bench, write_json
 from airlora.errors import AirLoraError, OutputError, StoreError
 
@@ -53,7 +53,7 @@ def run_comparison(
     report()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(parallel, mp_context=context, initializer=_end_with_parent) as pool:
-        # A unit's training comes with its first arm; where many arms share it, the others follow once it is recorded.
+        # Its training comes with a unit's first arm; where there are many, the others follow once it is recorded.
         pending = {}
 
         def submit(unit: Unit, first: int) -> None:
@@ -74,19 +74,16 @@ def run_comparison(
                         "a process of the comparison was killed (out of memory?); finished arms are kept: continue with"
                         " --resume, with a smaller --parallel"
                     ) from error
-                for part in _parts(rest, out, parallel):
+                for part in _parts(rest, parallel):
                     submit(part, len(part.arms))
             report()
 
 
-def _parts(unit: Unit, out: Path, parallel: int) -> list[Unit]:
-    """The arms of a unit in parts that may run side by side: one part where arms may still have to train."""
-    if not unit.arms:
-        return []
-    if not (out / unit.recordings / slug(unit.training) / "complete.json").exists():
-        return [unit]
+def _parts(unit: Unit, parallel: int) -> Iterator[Unit]:
+    """The arms of a unit in parts that run side by side."""
     size = max(_FEWEST_ARMS, -(-len(unit.arms) // parallel))
-    return [replace(unit, arms=unit.arms[at : at + size]) for at in range(0, len(unit.arms), size)]
+    for at in range(0, len(unit.arms), size):
+        yield replace(unit, arms=unit.arms[at : at + size])
 
 
 def is_done(arm: Arm, out: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from airlora.link.base import LinkState, PastRate
 from airlora.workload.text import TextStatistics
 
 Training = Literal["nested", "fixed", "adalora"]
+AloneWhere = Literal["never", "link"]
 
 REMEMBERED_RATES = 8
 """Transmissions that an observation tells of, at most."""
@@ -76,15 +77,18 @@ class Policy(ABC):
         training: how the cloud trains for this policy: ``nested``, the fixed mixture of prefixes; ``fixed``, one rank
             alone; or ``adalora``, pruning by importance.
         steer: weight in nested training of the ranks that the edge has active, 0 … 1; 0 leaves the mixture fixed.
+        alone: where a policy of nested training has all components trained as one rank alone in its place: ``link``,
+            where what is estimated before the first round carries them all at 4 bits, or ``never``.
     """
 
     training: ClassVar[Training] = "nested"
     steer: float = 0.0
+    alone: AloneWhere = "never"
 
     @property
     def tuning_key(self) -> str:
         """Policies of one key train at one learning rate."""
-        return self.training
+        return self.training if self.alone == "never" else f"{self.training}-or-alone"
 
     @property
     def training_key(self) -> str:
@@ -99,3 +103,11 @@ class Policy(ABC):
     @abstractmethod
     def decide(self, observation: Observation) -> Allocation:
         """A proposal, of any value: the caller projects it onto what is feasible before it is encoded."""
+
+
+def check_training(steer: float, alone: str) -> None:
+    """Refuse a ``steer`` outside 0 … 1, and an ``alone`` that does not exist."""
+    if not 0 <= steer <= 1:
+        raise ValueError(f"steer={steer} must be in 0…1")
+    if alone not in get_args(AloneWhere):
+        raise ValueError(f"alone={alone}; allowed: {', '.join(get_args(AloneWhere))}")

@@ -12,9 +12,9 @@ import numpy as np
 
 from airlora.codec import BITS, Allocation
 from airlora.errors import CompatibilityError, StoreError
-from airlora.policy.base import Observation, Policy
+from airlora.policy.base import AloneWhere, Observation, Policy, check_training
 from airlora.policy.checkpoint import POLICY_FILE, PolicyCard, load_policy, read_policy
-from airlora.policy.rules import check_airtime_weight, check_steer
+from airlora.policy.rules import check_airtime_weight
 from airlora.policy.stream_policy import DEFAULT_AIRTIME_WEIGHT, SHIPPED, load_stream_policy
 
 
@@ -145,7 +145,7 @@ class AirLlm(Policy):
         bits: of a policy trained in paper mode only: bits per number, 16 by default.
         airtime_weight: of one trained in stream mode only: λ, what a whole deadline of airtime costs in units of all
             that the cloud learns, 0.1 by default.
-        steer: see ``Policy``.
+        steer, alone: see ``Policy``.
 
     Raises:
         StoreError: no policy there, or a corrupt or foreign file. CompatibilityError: of another kind.
@@ -155,10 +155,11 @@ class AirLlm(Policy):
     bits: int | None = None
     airtime_weight: float | None = None
     steer: float = 0.0
+    alone: AloneWhere = "never"
     _decide: Callable[[Observation], Allocation] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_steer(self.steer)
+        check_training(self.steer, self.alone)
         folder = self.folder or SHIPPED
         decide: Callable[[Observation], Allocation]
         if read_policy(folder)[0].get("mode") == "stream":

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from airlora.codec import BITS, Allocation, largest_uniform_rank
-from airlora.policy.base import Observation, Policy, Training
+from airlora.policy.base import AloneWhere, Observation, Policy, Training, check_training
 
 
 def _check_bits(bits: int) -> None:
@@ -22,12 +22,6 @@ def _check_bits(bits: int) -> None:
 def _check_margin(margin: float) -> None:
     if not 0 < margin < math.inf:
         raise ValueError(f"margin={margin} must be finite and above 0")
-
-
-def check_steer(steer: float) -> None:
-    """Refuse a weight outside 0 … 1."""
-    if not 0 <= steer <= 1:
-        raise ValueError(f"steer={steer} must be in 0…1")
 
 
 def check_airtime_weight(airtime_weight: float) -> None:
@@ -77,20 +71,21 @@ class Fit(Policy):
         margin: fraction of the estimated budget that may be used.
         airtime_weight: what a whole deadline of airtime costs, 1 being all that the cloud learns: last layers that win
             less are left out.
-        steer: see ``Policy``.
+        steer, alone: see ``Policy``.
     """
 
     bits: int | None = None
     margin: float = 1.0
     airtime_weight: float = 0.0
     steer: float = 0.0
+    alone: AloneWhere = "never"
 
     def __post_init__(self) -> None:
         if self.bits is not None:
             _check_bits(self.bits)
         _check_margin(self.margin)
         check_airtime_weight(self.airtime_weight)
-        check_steer(self.steer)
+        check_training(self.steer, self.alone)
 
     def decide(self, observation: Observation) -> Allocation:
         """The largest rank that fits; everything while the rate is unknown."""
@@ -156,6 +151,30 @@ class Fixed(Policy):
         """All that is trained; the codec sends what the budget carries, what the edge has longest first."""
         rank = int(observation.trained_ranks.max())
         return _uniform(observation, rank, self.bits, observation.budget_bytes * self.margin)
+
+
+@dataclass(frozen=True)
+class Alone(Policy):
+    """What another policy decides, of one rank that is trained alone: all of it or nothing, as no part is a model.
+
+    Attributes:
+        inner: decides bits, budget and price.
+        rank: of every projection.
+    """
+
+    training: ClassVar[Training] = "fixed"
+
+    inner: Policy
+    rank: int
+
+    @property
+    def tuning_key(self) -> str:
+        """That of ``Fixed``: one for each rank."""
+        return _ranked_key(self.training, self.rank)
+
+    def decide(self, observation: Observation) -> Allocation:
+        """The other policy's answer, at the trained ranks."""
+        return replace(self.inner.decide(observation), ranks=observation.trained_ranks)
 
 
 @dataclass(frozen=True)
