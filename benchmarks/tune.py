@@ -5,10 +5,11 @@
 
 For each job of the suite, each training of ours, and each method and shape among its peers, the learning rate starts
 from the built-in one (or from that of a file, ``--start``) and goes up or down by factors of two as long as quality on
-the validation split gets better; once it is found, so does the rate of a trained head, from our built-in one for
-everybody. Ours are ``nested``, judged by the mean over its trained prefixes, and ``fixed-R`` (one rank alone) and
-``adalora-R``, judged whole. Every trial is one whole training of all rounds' steps, seed 0, and is kept in OUT.jsonl,
-so that a tuning that was stopped goes on where it was. The test split is never touched.
+the validation split gets better, in the mean over the rounds: what a comparison asks of an edge that everything
+reaches. Once it is found, so does the rate of a trained head, from our built-in one for everybody. Ours are ``nested``,
+judged by the mean over its trained prefixes, and ``fixed-R`` (one rank alone) and ``adalora-R``, judged whole. Every
+trial is one whole training of all rounds' steps, seed 0, and is kept in OUT.jsonl, so that a tuning that was stopped
+goes on where it was. The test split is never touched.
 """
 
 from __future__ import annotations
@@ -120,7 +121,8 @@ class Trials:
                 self._known[Rate(row["lr"], row["head"])] = score
 
     def score(self, rate: Rate) -> float:
-        """Quality on the validation split, negated where lower is better; −inf where training diverged."""
+        """Quality on the validation split, negated where lower is better, mean over the rounds; −inf where training
+        diverged."""
         if rate not in self._known:
             try:
                 value = self._train(rate)
@@ -138,19 +140,24 @@ class Trials:
         task, config = self.task, self.task.config
         if task.peer is not None:
             training = PeerTraining(replace(task.peer, lr=rate.lr, head=rate.head), config)
+            qualities = []
             for index in range(config.rounds):
                 training.train_round(index)
-            quality = training.quality("validation")
+                qualities.append(training.quality("validation"))
+            quality = float(np.mean(qualities))
             return quality if training.workload.higher_is_better else -quality
         config = replace(config, lr=rate.lr, head_lr=rate.lr * rate.head)
         policy = make_policy(config.policy, 0)
         job = build_job(config, policy, make_link("awgn", 0))
-        job.trainer.strategy.begin_round(job.initial_edge.stored_factors(), job.initial_edge.active_ranks)
-        job.trainer.train(0, config.rounds * config.steps_per_round, lambda *_: None)
-        measure, factors = Quality(job, config.validation_limit), job.trainer.factors()
         prefixes = job.adapter.schema.prefixes if policy.training == "nested" else [config.max_rank]
-        ranks = [np.minimum(prefix, factors.ranks) for prefix in prefixes]
-        quality = float(np.mean([measure.of(factors.truncate(each)) for each in ranks]))
+        measure, edge = Quality(job, config.validation_limit), job.initial_edge
+        qualities = []
+        for index in range(config.rounds):
+            job.trainer.strategy.begin_round(edge.stored_factors(), edge.active_ranks)
+            job.trainer.train(index * config.steps_per_round, config.steps_per_round, lambda *_: None)
+            factors = job.trainer.factors()
+            qualities += [measure.of(factors.truncate(np.minimum(prefix, factors.ranks))) for prefix in prefixes]
+        quality = float(np.mean(qualities))
         return quality if job.workload.higher_is_better else -quality
 
 
