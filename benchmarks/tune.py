@@ -6,10 +6,10 @@
 For each job of the suite, each training of ours, and each method and shape among its peers, the learning rate starts
 from the built-in one (or from that of a file, ``--start``) and goes up or down by factors of two as long as quality on
 the validation split gets better, in the mean over the rounds: what a comparison asks of an edge that everything
-reaches. Once it is found, so does the rate of a trained head, from our built-in one for everybody. Ours are ``nested``,
-judged by the mean over its trained prefixes, and ``fixed-R`` (one rank alone) and ``adalora-R``, judged whole. Every
-trial is one whole training of all rounds' steps, seed 0, and is kept in OUT.jsonl, so that a tuning that was stopped
-goes on where it was. The test split is never touched.
+reaches. Once it is found, so does the rate of a trained head, from our built-in one for everybody. Ours are
+``nested-R``, R the largest prefix, judged by the mean over all of them, and ``fixed-R`` (one rank alone) and
+``adalora-R``, judged whole. Every trial is one whole training of all rounds' steps, seed 0, and is kept in OUT.jsonl,
+so that a tuning that was stopped goes on where it was. The test split is never touched.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import tomli_w
 from airlora.compare.command import Options, resolve
 from airlora.compare.peer_training import PeerTraining
 from airlora.compare.peers import Peer
-from airlora.compare.plan import Rates
+from airlora.compare.plan import Rates, trained_rank
 from airlora.config import RunConfig
 from airlora.errors import AirLoraError
 from airlora.job import build_job, load_workload
@@ -190,7 +190,8 @@ def find_tasks(options: Options, start: Rates) -> list[Task]:
         # Of the policies that train at one rate the first one named is trained. One whose rank follows the link is not:
         # it takes the rates of the ranks that are named.
         made = {spec: make_policy(spec, 0) for spec in reversed(comparison.policies.values())}
-        ours = {policy.tuning_key: spec for spec, policy in made.items() if getattr(policy, "rank", 0) is not None}
+        ranks = {spec: trained_rank(policy, config.max_rank) for spec, policy in made.items()}
+        ours = {f"{made[spec].training}-{rank}": spec for spec, rank in ranks.items() if rank is not None}
         tasks += [Task(name, key, replace(once, policy=spec), None, known.get(key)) for key, spec in ours.items()]
         keys = {peer.tuning_key: peer for peer in comparison.peers.values() if peer.steps == 1 and peer.lr is None}
         tasks += [Task(name, key, once, peer, known.get(key)) for key, peer in keys.items()]

@@ -192,6 +192,10 @@ def test_a_rank_that_was_not_tuned_takes_the_rate_of_the_nearest():
     assert (near.lr, near.head_lr) == (0.126, pytest.approx(0.6))  # 0.2 √(2 / 5), and the head's own as it is
     assert rated(TINY, rates, make_policy("fixed:rank=32", 0)).lr == 0.0707
     assert rated(TINY, rates, make_policy("adalora:rank=3", 0)).lr == 0.01
+    nested = rates | {"nested-8": {"lr": 0.3}, "nested-64": {"lr": 0.4}}  # of the largest prefix: TINY's
+    assert rated(TINY, nested, make_policy("uniform:rank=2", 0)).lr == 0.3
+    assert rated(replace(TINY, max_rank=48), nested, make_policy("fit", 0)).lr == 0.4
+    assert rated(TINY, nested, make_policy("fit:alone=link", 0)).lr is None
     for untouched in ("fixed", "adalora", "fit", "uniform:rank=2"):
         assert rated(TINY, rates, make_policy(untouched, 0)) == TINY
     assert rated(replace(TINY, lr=0.3), rates, make_policy("fixed:rank=2", 0)).lr == 0.3

@@ -18,8 +18,8 @@ from airlora.rates import RANK_EXPONENT
 ArmKind = Literal["policy", "peer"]
 
 Rates = dict[str, dict[str, dict[str, float]]]
-"""Tuned learning rates: job -> a policy's ``tuning_key`` (``nested``, ``fixed-8``) or a peer's ``tuning_key`` ->
-``lr`` and ``head`` (its ratio)."""
+"""Tuned learning rates: job -> a policy's training and its rank (``nested-16``, ``fixed-8``; see ``trained_rank``) or a
+peer's ``tuning_key`` -> ``lr`` and ``head`` (its ratio)."""
 JobRates = Mapping[str, Mapping[str, float]]
 """Those of one job."""
 
@@ -126,33 +126,43 @@ class Comparison:
 def rated(config: RunConfig, rates: JobRates, policy: Policy) -> RunConfig:
     """Fill in what was tuned for a policy's training, where the configuration has no learning rate.
 
-    A rank that was not tuned takes the rate of the nearest one that was, in proportion to the built-in rates of both
-    (``rates.automatic_lr``). A policy whose rank is open stays as it is.
+    A rank that was not tuned takes the rate of the nearest one that was, of one rank alone in proportion to the
+    built-in rates of both (``rates.automatic_lr``). A policy whose rank is open stays as it is.
 
     Args:
         config: of a job.
         rates: of that job, see ``Rates``.
         policy: its rank resolved, where there is one.
     """
-    tuned = rates.get(policy.tuning_key) or _of_nearest_rank(rates, policy)
+    tuned = _of_nearest_rank(rates, policy, config.max_rank) or rates.get(policy.tuning_key)
     if not tuned or config.lr is not None:
         return config
     head_lr = tuned["lr"] * tuned["head"] if "head" in tuned and config.head_lr is None else config.head_lr
     return replace(config, lr=tuned["lr"], head_lr=head_lr)
 
 
-def _of_nearest_rank(rates: JobRates, policy: Policy) -> dict[str, float]:
-    rank = getattr(policy, "rank", None)
+def _of_nearest_rank(rates: JobRates, policy: Policy, max_rank: int) -> dict[str, float]:
+    rank = trained_rank(policy, max_rank)
     found = ((re.fullmatch(rf"{policy.training}-(\d+)", key), rate) for key, rate in rates.items())
     tuned = {int(match[1]): rate for match, rate in found if match}
     if rank is None or not tuned:
         return {}
     nearest = min(sorted(tuned), key=lambda other: abs(math.log(other / rank)))
-    factor = (rank / nearest) ** RANK_EXPONENT if policy.training == "fixed" else 1.0
     rate = tuned[nearest]
+    if nearest == rank or policy.training != "fixed":
+        return dict(rate)
+    factor = (rank / nearest) ** RANK_EXPONENT
     scaled = {"lr": float(f"{rate['lr'] * factor:.3g}")}
     # The head's own rate does not follow the adapter's rank.
     return scaled | ({"head": rate["lr"] * rate["head"] / scaled["lr"]} if "head" in rate else {})
+
+
+def trained_rank(policy: Policy, max_rank: int) -> int | None:
+    """By which the rate of a policy's training is known: that of one rank alone, the mean one that is kept, or the
+    largest prefix; None where the link will say."""
+    if policy.training != "nested":
+        return getattr(policy, "rank", None)
+    return max_rank if policy.alone == "never" else None
 
 
 def named(text: str, what: str) -> tuple[str, str]:
