@@ -39,7 +39,9 @@ CONFIG = RunConfig(
 
 
 def built(policy: str, link: str) -> Job:
-    return build_job(replace(CONFIG, policy=policy, link=link), make_policy(policy, 0), make_link(link, 0))
+    """At the built-in learning rates."""
+    config = replace(CONFIG, policy=policy, link=link, lr=None)
+    return build_job(config, make_policy(policy, 0), make_link(link, 0))
 
 
 @pytest.mark.parametrize("name", ["fit", "airllm"])
@@ -50,7 +52,7 @@ def test_a_link_that_carries_all_components_has_them_trained_as_one_rank(name: s
     assert (job.policy.rank, job.adapter.schema.prefixes) == (4, (4,))
     assert isinstance(job.trainer.optimizer, NestedMuon)
     assert job.policy.training_key == make_policy("fixed:rank=4", 0).training_key
-    assert job.lr == built("fixed:rank=4", WIDE).lr
+    assert job.lr == built("fixed:rank=4", WIDE).lr != built(name, WIDE).lr
 
 
 def test_a_link_that_does_not_has_every_prefix_trained() -> None:

@@ -168,19 +168,21 @@ def resolve_policy(policy: Policy, link: Link, schema: Schema, config: RunConfig
     Args:
         schema: of the model at its largest ranks.
     """
-    budget = link.observe(0.0).rate_bps * config.deadline_s / 8
     if isinstance(policy, AdaLora | Fixed) and policy.rank is None:
-        rank = _fitting_rank(schema, budget, policy.bits) if budget >= 0 else config.max_rank // 2
-        return replace(policy, rank=max(1, rank))
+        rank = _fitting_rank(schema, link, config, policy.bits)
+        return replace(policy, rank=max(1, config.max_rank // 2 if rank is None else rank))
     if isinstance(policy, Fit | AirLlm) and policy.alone == "link":
         nested, whole = replace(policy, alone="never"), int(schema.r_max.max())
-        fits = budget >= 0 and _fitting_rank(schema, budget, WIDE_BITS) >= whole
-        return Alone(nested, whole) if fits else nested
+        return Alone(nested, whole) if _fitting_rank(schema, link, config, WIDE_BITS) == whole else nested
     return policy
 
 
-def _fitting_rank(schema: Schema, budget_bytes: float, bits: int) -> int:
-    return largest_uniform_rank(Costs.nominal(schema), budget_bytes, bits, bits if schema.head else 0)
+def _fitting_rank(schema: Schema, link: Link, config: RunConfig, bits: int) -> int | None:
+    """The largest uniform rank that fits the budget estimated before the first round; None while nothing is known."""
+    budget = link.observe(0.0).rate_bps * config.deadline_s / 8
+    if np.isnan(budget):
+        return None
+    return largest_uniform_rank(Costs.nominal(schema), budget, bits, bits if schema.head else 0)
 
 
 def make_workload(config: RunConfig, loaded: LoadedModel, dataset: Dataset) -> Workload:

@@ -53,7 +53,7 @@ def run_comparison(
     report()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(parallel, mp_context=context, initializer=_end_with_parent) as pool:
-        # Its training comes with a unit's first arm; where there are many, the others follow once it is recorded.
+        # The first of many arms records the training that they share; the others follow, side by side.
         pending = {}
 
         def submit(unit: Unit, first: int) -> None:

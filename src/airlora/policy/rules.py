@@ -155,7 +155,8 @@ class Fixed(Policy):
 
 @dataclass(frozen=True)
 class Alone(Policy):
-    """What another policy decides, of one rank that is trained alone: all of it or nothing, as no part is a model.
+    """Another policy's bits, budget and price for one rank that is trained alone: always all of it, as no part of it
+    is a model.
 
     Attributes:
         inner: decides bits, budget and price.
