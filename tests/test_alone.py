@@ -38,9 +38,9 @@ CONFIG = RunConfig(
 )
 
 
-def built(policy: str, link: str) -> Job:
+def built(policy: str, link: str, data: str = CONFIG.data) -> Job:
     """At the built-in learning rates."""
-    config = replace(CONFIG, policy=policy, link=link, lr=None)
+    config = replace(CONFIG, data=data, policy=policy, link=link, lr=None)
     return build_job(config, make_policy(policy, 0), make_link(link, 0))
 
 
@@ -59,6 +59,13 @@ def test_a_link_that_does_not_has_every_prefix_trained() -> None:
     job = built("fit:alone=link", LEAN)
     assert job.policy == make_policy("fit", 0)
     assert job.adapter.schema.prefixes == (1, 2, 4)
+
+
+def test_left_to_itself_that_is_for_language_modelling() -> None:
+    logs = "builtin:vehicle-logs,characters=20000"
+    assert built("fit:alone=auto", WIDE).policy == built("fit:alone=auto", LEAN, logs).policy == make_policy("fit", 0)
+    assert built("fit:alone=auto", WIDE, logs).policy == Alone(make_policy("fit", 0), 4)
+    assert make_policy(RunConfig().policy, 0).alone == "auto"
 
 
 @pytest.mark.parametrize("rate_bps", [math.nan, 0.0])

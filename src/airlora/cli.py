@@ -82,7 +82,8 @@ def run(
         str | None, typer.Option(help="SPEC of the link: awgn, fading or trace. [awgn:snr_db=10,bandwidth_hz=1e6]")
     ] = None,
     policy: Annotated[
-        str | None, typer.Option(help="SPEC of the policy: airllm, fit, fixed, flood, … [airllm:airtime_weight=0]")
+        str | None,
+        typer.Option(help="SPEC of the policy: airllm, fit, fixed, flood, … [airllm:airtime_weight=0,alone=auto]"),
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds. [20]")] = None,
     steps_per_round: Annotated[int | None, typer.Option(help="Training steps a round. [20]")] = None,

@@ -50,7 +50,7 @@ class RunConfig:
     task: Literal["auto", "classify", "lm"] = "auto"
     targets: str = "auto"
     link: str = "awgn:snr_db=10,bandwidth_hz=1e6"
-    policy: str = "airllm:airtime_weight=0"
+    policy: str = "airllm:airtime_weight=0,alone=auto"
     rounds: int = 20
     steps_per_round: int = 20
     batch_size: int = 32

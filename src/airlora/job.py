@@ -171,9 +171,10 @@ def resolve_policy(policy: Policy, link: Link, schema: Schema, config: RunConfig
     if isinstance(policy, AdaLora | Fixed) and policy.rank is None:
         rank = _fitting_rank(schema, link, config, policy.bits)
         return replace(policy, rank=max(1, config.max_rank // 2 if rank is None else rank))
-    if isinstance(policy, Fit | AirLlm) and policy.alone == "link":
+    if isinstance(policy, Fit | AirLlm) and policy.alone != "never":
         nested, whole = replace(policy, alone="never"), int(schema.r_max.max())
-        return Alone(nested, whole) if _fitting_rank(schema, link, config, WIDE_BITS) == whole else nested
+        asked = policy.alone == "link" or not schema.head
+        return Alone(nested, whole) if asked and _fitting_rank(schema, link, config, WIDE_BITS) == whole else nested
     return policy
 
 

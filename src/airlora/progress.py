@@ -32,8 +32,10 @@ class ProgressBar(Listener):
         """Say what is adapted."""
         self._metric = job.workload.metric
         schema = job.adapter.schema
+        largest = max(schema.prefixes)
+        ranks = f"up to rank {largest}" if len(schema.prefixes) > 1 else f"at rank {largest} alone"
         self._progress.console.print(
-            f"{len(schema.projections)} projections up to rank {max(schema.prefixes)}, learning rate {job.lr:g}; "
+            f"{len(schema.projections)} projections {ranks}, learning rate {job.lr:g}; "
             f"a plain fp32 LoRA of rank 8 is {bytes_text(schema.plain_lora_bytes())}",
             highlight=False,
         )

@@ -15,7 +15,7 @@ from airlora.link.base import LinkState, PastRate
 from airlora.workload.text import TextStatistics
 
 Training = Literal["nested", "fixed", "adalora"]
-AloneWhere = Literal["never", "link"]
+AloneWhere = Literal["never", "link", "auto"]
 
 REMEMBERED_RATES = 8
 """Transmissions that an observation tells of, at most."""
@@ -78,7 +78,8 @@ class Policy(ABC):
             alone; or ``adalora``, pruning by importance.
         steer: weight in nested training of the ranks that the edge has active, 0 … 1; 0 leaves the mixture fixed.
         alone: where a policy of nested training has all components trained as one rank alone in its place: ``link``,
-            where what is estimated before the first round carries them all at 4 bits, or ``never``.
+            where what is estimated before the first round carries them all at 4 bits; ``auto``, there if no head is
+            trained beside them (language modelling); or ``never``.
     """
 
     training: ClassVar[Training] = "nested"
