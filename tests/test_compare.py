@@ -263,6 +263,17 @@ def test_a_training_that_looks_at_the_edge_is_counted_for_every_link(tmp_path):
     assert unit_seconds(unit, tmp_path, times) == pytest.approx(6 + 8 + 2 * 12 + 9)
 
 
+@pytest.mark.parametrize("training", ["nested", "fixed-2"])
+def test_a_training_that_the_link_chose_is_not_counted_again(tmp_path, training):
+    times = JobTimes(step_s=2.0, pass_s=1.0, round_s=0.75, validation_s=0.5, test_s=3.0)
+    (unit,) = comparison(("fit:alone=link",)).units()
+    assert unit_seconds(unit, tmp_path, times) == pytest.approx(6 + 8 + 12 + 9)
+    folder = tmp_path / unit.recordings / training
+    folder.mkdir(parents=True)
+    (folder / "complete.json").touch()
+    assert unit_seconds(unit, tmp_path, times) == pytest.approx(6 + 8 + 9)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["fit:steer=0.75", "fixed:rank=2,bits=3,rounding=0.5"])
 def test_a_training_that_looks_at_the_edge_is_the_runs_own_on_every_link(tmp_path, policy, monkeypatch):

@@ -69,8 +69,9 @@ def unit_seconds(unit: Unit, out: Path, times: JobTimes) -> float:
     if peer is None:
         if not (out / unit.recordings / "references.json").exists():
             seconds += steps * times.pass_s / 2 + 2 * times.test_s
-        # The rank of ``adalora`` or ``fixed`` may have been chosen by the link.
-        names = (unit.training, f"{unit.training}-*")
+        # The rank of ``adalora`` or ``fixed`` may have been chosen by the link, and whether there are prefixes, too.
+        kinds = ("nested", "fixed") if unit.training.startswith("nested-or-alone") else (unit.training,)
+        names = [name for kind in kinds for name in (kind, f"{kind}-*")]
         if not any(path for name in names for path in (out / unit.recordings).glob(f"{name}/complete.json")):
             step_s = times.step_s if unit.training.startswith("nested") else times.pass_s
             live = make_policy(config.policy, config.seed).live and config.rounds > 1
