@@ -3,10 +3,10 @@
     python benchmarks/results_page.py [OUT …] --docs docs/results.md --readme README.md
 
 The rows of every folder OUT of ``airlora compare`` go to docs/results/NAME, NAME being that of the folder: seeds, jobs
-and arms of several sittings add up. The page has a section for each; sections of before there were such rows stay as
-the page has them. Hand-written notes on comparison NAME are read from docs/notes/NAME.md; docs/notes/introduction.md
-and docs/notes/appendix.md open and close the page. README.md has a table for a comparison NAME where it has the lines
-<!-- results:NAME --> and <!-- /results -->.
+and arms of several sittings add up. The page has a section for each, and its figure is drawn anew; sections of before
+there were such rows stay as the page has them. Hand-written notes on comparison NAME are read from docs/notes/NAME.md;
+docs/notes/introduction.md and docs/notes/appendix.md open and close the page. README.md has a table for a comparison
+NAME where it has the lines <!-- results:NAME --> and <!-- /results -->.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 
 from airlora.compare.markdown import replace_block, results_block, results_page
-from airlora.compare.published import publish
+from airlora.compare.published import draw_published, publish
 
 
 def main() -> None:
@@ -30,6 +30,8 @@ def main() -> None:
     for out in options.outs:
         print(f"published {publish(out, published)}")
     folders = sorted(path.parent for path in published.glob("*/comparison.json"))
+    for folder in folders:
+        draw_published(folder)
     before = docs.read_text(encoding="utf-8") if docs.exists() else ""
     docs.write_text(results_page(folders, notes, before), encoding="utf-8")
     print(f"wrote {docs}")

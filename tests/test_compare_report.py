@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
@@ -29,7 +30,8 @@ from airlora.compare.cells import (
     seeds_text,
     verdict_rows,
 )
-from airlora.compare.figures import arm_styles
+from airlora.compare.figures import _round_ticks as round_ticks
+from airlora.compare.figures import arm_styles, pareto_charts
 from airlora.compare.markdown import replace_block, results_block, results_page
 from airlora.compare.published import publish
 from airlora.compare.results import gather, read_findings, results_table, write_reports
@@ -283,6 +285,27 @@ def test_every_figure_is_a_png_and_a_well_formed_svg(out):
             assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
         else:
             assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_ticks_of_a_stretched_scale_are_round_and_apart():
+    ticks = round_ticks(0.0, 92.5, lambda quality: float(np.arcsinh((quality - 91.7) / 0.9)))
+    assert ticks == [0, 50, 70, 80, 86, 90, 91, 92]
+
+
+@pytest.mark.parametrize(
+    ("worst", "ticks"), [(0.9, ["90", "92", "94", "96", "98", "100"]), (0.2, ["50", "80", "90", "95", "98", "99"])]
+)
+def test_quality_is_stretched_towards_the_best_where_an_arm_falls_far_short(tmp_path, worst, ticks):
+    fill(tmp_path)
+    gather(tmp_path)
+    found = read_findings(tmp_path)
+    means = found.means[found.means["job"] == "intents"].copy()
+    means["cloud_quality"], means["base_quality"] = 1.0, 0.1
+    means["edge_quality"] = np.linspace(worst, 0.99, len(means))
+    means[["edge_quality_low", "edge_quality_high"]] = np.nan
+    (chart,) = pareto_charts(replace(found, means=means))
+    labels = re.findall(r">([^<>]*)</text>", chart.svg)
+    assert [label for label in labels if label in ticks] == ticks
 
 
 def test_one_seed_has_no_verdicts_and_says_so(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,9 @@ _PEER_MARKERS = ("X", "*", "<", ">", "p", "h")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (2, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 _PEER_DASHES: tuple[Any, ...] = ((0, (1, 1.2)), (0, (3, 1, 1, 1)), (0, (4, 2)), (0, (1, 2.5)))
 _PNG_DPI = 200
+_STRETCHED_FROM, _STRETCHED_WITHIN = 0.25, 0.01
+"""Shares of the best cloud's gain: the scale of quality is stretched where an arm falls short by the first, and is
+linear within the second of the best cloud."""
 _MAX_BANDS = 8
 """Arms in one panel up to which intervals over seeds are shaded."""
 
@@ -181,6 +184,9 @@ class _Painter:
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_xlabel("bytes on air in all rounds (kB, logarithmic)")
+            gain, short = abs(cloud - base), abs(cloud - (below if higher else above))
+            if 0 < _STRETCHED_FROM * gain < short:
+                _stretch(axes, cloud, _STRETCHED_WITHIN * gain)
             axes.set_ylabel(_quality_label(metric, higher))
             _legend_below(figure, axes)
 
@@ -192,7 +198,8 @@ class _Painter:
             f"pareto-{job}",
             f"{job}: quality against bytes",
             "Edge quality at the end, test split, mean over seeds with 95 % interval."
-            f" {points} Open markers are peers.",
+            f" {points} Open markers are peers. Where an arm falls short by a quarter of what the best cloud model"
+            " gains, the scale of quality is stretched towards that model.",
             (6.4, 3.9 + _legend_height_in(["untouched model", "best cloud model", *groups])),
             paint,
         )
@@ -300,6 +307,40 @@ class _Painter:
             (5.6, 1.2 + 0.26 * len(arms)),
             paint,
         )
+
+
+def _stretch(axes: Axes, cloud: float, unit: float) -> None:
+    """A scale of quality by the inverse hyperbolic sine of the distance to the best cloud, in units, with round
+    ticks."""
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    def position(quality: Any) -> Any:
+        return np.arcsinh((quality - cloud) / unit)
+
+    def quality(position: Any) -> Any:
+        return cloud + unit * np.sinh(position)
+
+    ends = position(axes.dataLim.intervaly)
+    low, high = quality(ends + 0.04 * (ends[1] - ends[0]) * np.array([-1, 1]))
+    axes.set_yscale("function", functions=(position, quality))
+    axes.set_ylim(low, high)
+    ticks = _round_ticks(low, high, position)
+    axes.yaxis.set_major_locator(FixedLocator(ticks))
+    axes.yaxis.set_major_formatter(FixedFormatter([f"{tick:g}" for tick in ticks]))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _round_ticks(low: float, high: float, position: Callable[[float], float]) -> list[float]:
+    """Round values from low to high, the roundest first, none nearer to another than a tenth of the axis."""
+    gap = (position(high) - position(low)) / 10
+    ticks: list[float] = []
+    largest = math.ceil(math.log10(high - low))
+    for step in (digit * 10.0**power for power in range(largest, largest - 4, -1) for digit in (5, 2, 1)):
+        for multiple in range(math.ceil(low / step), math.floor(high / step) + 1):
+            tick = round(multiple * step, 12)
+            if all(abs(position(tick) - position(other)) >= gap for other in ticks):
+                ticks.append(tick)
+    return sorted(ticks)
 
 
 def _on_fronts(means: pd.DataFrame) -> set[str]:

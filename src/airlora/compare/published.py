@@ -52,10 +52,14 @@ def publish(out: Path, folder: Path) -> Path:
     rounds.to_parquet(target / "results.parquet", index=False, compression="zstd")
     finals.to_csv(target / "finals.csv", index=False)
     write_json(target / "comparison.json", made)
-    for chart in pareto_charts(read_findings(target)):
-        drawn = chart.svg.replace("<svg ", '<svg style="background: white" ', 1)  # a dark page would hide its ink
-        (target / f"{chart.slug}.svg").write_text(drawn, encoding="utf-8")
     return target
+
+
+def draw_published(folder: Path) -> None:
+    """Draw the figures of a published comparison, which stand beside its rows."""
+    for chart in pareto_charts(read_findings(folder)):
+        drawn = chart.svg.replace("<svg ", '<svg style="background: white" ', 1)  # a dark page would hide its ink
+        (folder / f"{chart.slug}.svg").write_text(drawn, encoding="utf-8")
 
 
 def _contradiction(earlier: dict[str, Any], made: dict[str, Any]) -> str | None:
