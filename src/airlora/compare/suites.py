@@ -48,6 +48,9 @@ RULES_ON_TRACES = (
 LEARNED = ("airllm:airtime_weight=0", "airllm")
 """The policy of the package at the two prices of airtime that ``fit`` is compared at: 0, and 0.1, its own."""
 
+ALONE_WHERE_WIDE = ("fit:alone=auto", RunConfig().policy)
+"""What a run takes by itself, and the rule so: over a wide link, a language job's one rank alone."""
+
 RESENT = (
     "lora:rank=8,file=fp32",
     "lora:rank=8",
@@ -237,7 +240,9 @@ def _links(root: Path, seeds: tuple[int, ...], rates: Rates) -> Comparison:
     }
     trec = job(root, "trec", rounds=5, steps_per_round=24, round_period_s=120.0)
     jobs = {"shakespeare": job(root, "shakespeare"), "trec": trec}
-    return Comparison(jobs, links, _policies(*RULES_ON_TRACES, *LEARNED), seeds, _peers(*RESENT), rates)
+    return Comparison(
+        jobs, links, _policies(*RULES_ON_TRACES, *LEARNED, *ALONE_WHERE_WIDE), seeds, _peers(*RESENT), rates
+    )
 
 
 def _bytes(root: Path, seeds: tuple[int, ...], rates: Rates) -> Comparison:
@@ -321,7 +326,7 @@ SUITES: dict[str, Suite] = {
             reductions="four recordings of ten minutes each, 64 validation windows or 200 rows a round; TREC's 120"
             " steps in five rounds, tinyshakespeare's 400 in twenty; AdaLoRA keeps a mean rank of 8 on every link",
             budgets="0.01, 0.1 and 1 on each recording (0.89 for 1 on UMTS)",
-            estimate="about 4.2 h",
+            estimate="about 4.6 h",
             seeds=3,
             needs_data=True,
             build=_links,
