@@ -70,6 +70,19 @@ def test_projecting_is_idempotent_and_leaves_what_fits(allocation: Allocation) -
         assert same(projected, allocation)
 
 
+def test_ranks_of_which_no_smaller_ones_are_a_model_are_kept() -> None:
+    """Bits give way to the budget, and what still does not fit is left to later rounds."""
+    proposal = replace(uniform(SCHEMA, 6, 16, 16), keeps_ranks=True)
+    projected = project(proposal, COSTS, 150.0)
+    assert projected.keeps_ranks
+    assert projected.ranks.tolist() == SCHEMA.r_max.tolist()
+    assert set(projected.bits.tolist()) == {4}
+    assert (project(replace(proposal, keeps_ranks=False), COSTS, 150.0).ranks < SCHEMA.r_max).all()
+    assert 0 < encode(random_factors(SCHEMA), blank_edge(SCHEMA), projected, 0).size_bytes <= 150
+    assert Allocation.from_json(projected.to_json()).keeps_ranks
+    assert not Allocation.from_json(uniform(SCHEMA, 6, 4, 4).to_json()).keeps_ranks
+
+
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize(("rank", "within"), [(1, 0.06), (4, 0.03), (16, 0.03)])
 def test_estimated_costs_are_near_the_real_ones(rank: int, bits: int, within: float) -> None:

@@ -24,6 +24,7 @@ from airlora.compare.suites import BUDGET_BPS, JOBS, SUITES, job
 from airlora.compare.worker import check_finished, read_errors, run_unit
 from airlora.config import RunConfig, load_config
 from airlora.errors import InputError, OutputError
+from airlora.factors import Projection, Schema
 from airlora.job import load_workload
 from airlora.link import make_link
 from airlora.policy import make_policy
@@ -38,6 +39,12 @@ TINY = RunConfig(
     max_rank=4,
     validation_limit=16,
 )
+
+PROJECTIONS = tuple(Projection(str(index), 512, 512, 4) for index in range(12))
+TIMES = JobTimes(
+    schema=Schema(PROJECTIONS, (1, 2, 4)), step_s=2.0, pass_s=1.0, round_s=0.75, validation_s=0.5, test_s=3.0
+)
+"""Of a job of this schema, measured nowhere."""
 
 
 def comparison(policies: tuple[str, ...] = ("fit", "adalora"), **changes: object) -> Comparison:
@@ -247,31 +254,31 @@ def test_what_was_asked_for_adds_up_over_sittings(tmp_path):
 
 
 def test_an_estimate_by_hand(tmp_path):
-    times = JobTimes(step_s=2.0, pass_s=1.0, round_s=0.75, validation_s=0.5, test_s=3.0)
     ours, theirs = comparison(("fit",), peers={"p": make_peer("lora:rank=2,steps=2")}).units()
     # starting 6; base and head alone 4 · 1 / 2 + 2 · 3; recording 4 · 2 + 2 · 0.5 + 3; two arms of 2 · 0.75 + 3
-    assert unit_seconds(ours, tmp_path, times) == pytest.approx(6 + 8 + 12 + 9)
+    assert unit_seconds(ours, tmp_path, TIMES) == pytest.approx(6 + 8 + 12 + 9)
     # starting 6; training 4 · 2 · 1; fp32 and fp16 measured in 2 rounds, and on test
-    assert unit_seconds(theirs, tmp_path, times) == pytest.approx(6 + 8 + 2 + 6)
+    assert unit_seconds(theirs, tmp_path, TIMES) == pytest.approx(6 + 8 + 2 + 6)
     assert total_seconds([5, 3, 4, 1], parallel=2) == 7
     assert [as_text(s) for s in (42, 600, 9000)] == ["42 s", "10 min", "2.5 h"]
 
 
 def test_a_training_that_looks_at_the_edge_is_counted_for_every_link(tmp_path):
-    times = JobTimes(step_s=2.0, pass_s=1.0, round_s=0.75, validation_s=0.5, test_s=3.0)
     (unit,) = comparison(("fit:steer=0.5",)).units()
-    assert unit_seconds(unit, tmp_path, times) == pytest.approx(6 + 8 + 2 * 12 + 9)
+    assert unit_seconds(unit, tmp_path, TIMES) == pytest.approx(6 + 8 + 2 * 12 + 9)
 
 
-@pytest.mark.parametrize("training", ["nested", "fixed-2"])
-def test_a_training_that_the_link_chose_is_not_counted_again(tmp_path, training):
-    times = JobTimes(step_s=2.0, pass_s=1.0, round_s=0.75, validation_s=0.5, test_s=3.0)
+def test_what_the_links_choose_to_train_is_counted_if_it_is_not_there(tmp_path):
+    """One rank takes 4 · 1 + 2 · 0.5 + 3; the fast link carries all components, the slow one few."""
     (unit,) = comparison(("fit:alone=link",)).units()
-    assert unit_seconds(unit, tmp_path, times) == pytest.approx(6 + 8 + 12 + 9)
-    folder = tmp_path / unit.recordings / training
-    folder.mkdir(parents=True)
-    (folder / "complete.json").touch()
-    assert unit_seconds(unit, tmp_path, times) == pytest.approx(6 + 8 + 9)
+    assert unit_seconds(unit, tmp_path, TIMES) == pytest.approx(6 + 8 + 8 + 12 + 9)
+    for name, left in (("nested", 8), ("fixed-4", 0)):
+        folder = tmp_path / unit.recordings / name
+        folder.mkdir(parents=True)
+        (folder / "complete.json").touch()
+        assert unit_seconds(unit, tmp_path, TIMES) == pytest.approx(6 + 8 + left + 9)
+    (growing,) = comparison(("fit:alone=grow",)).units()
+    assert unit_seconds(growing, tmp_path, TIMES) == pytest.approx(6 + 8 + 8 + 9)
 
 
 @pytest.mark.slow

@@ -80,7 +80,7 @@ def test_the_edge_of_a_run_reaches_the_training() -> None:
     play = Play(CONFIG, job, link, policy, LiveCloud(job.trainer, 4, quality.of), quality)
     seen = []
     begin = job.trainer.strategy.begin_round
-    job.trainer.strategy.begin_round = lambda held, active: (seen.append(active), begin(held, active))[-1]  # type: ignore[method-assign]
+    job.trainer.strategy.begin_round = lambda held, active, _: (seen.append(active), begin(held, active))[-1]  # type: ignore[method-assign]
     edges = []
     for _ in range(2):
         edges.append(play.edge.active_ranks)

@@ -13,6 +13,7 @@ from airlora.adapter import (
     AdaLoraPruner,
     AdaLoraSchedule,
     AdaLoraStrategy,
+    GrowingStrategy,
     NestedAdam,
     NestedAdapter,
     NestedMuon,
@@ -33,7 +34,7 @@ from airlora.link import Link
 from airlora.plugins import find_plugins, registry_for
 from airlora.policy import AdaLora, AirLlm, Fit, Fixed, Policy
 from airlora.policy.rules import WIDE_BITS, Alone
-from airlora.rates import automatic_head_lr, automatic_lr
+from airlora.rates import RANK_EXPONENT, automatic_head_lr, automatic_lr
 from airlora.spec import build
 from airlora.workload.base import Workload
 from airlora.workload.classify import ClassificationWorkload
@@ -82,8 +83,9 @@ def build_job(config: RunConfig, policy: Policy, link: Link) -> Job:
     policy = resolve_policy(policy, link, schema, config)
     if isinstance(policy, Fixed | Alone):
         assert policy.rank is not None
-        max_rank = min(policy.rank, int(schema.r_max.max()))
-        alpha, prefixes = alpha * max_rank / config.max_rank, [max_rank]
+        rank, whole = min(policy.rank, int(schema.r_max.max())), max_rank
+        max_rank = whole if isinstance(policy, Alone) and policy.grows else rank
+        alpha, prefixes = alpha * max_rank / whole, [rank * 2**k for k in range((max_rank // rank).bit_length())]
     pruned = policy.training == "adalora"
     adapter = NestedAdapter(
         workload.model,
@@ -110,6 +112,8 @@ def build_job(config: RunConfig, policy: Policy, link: Link) -> Job:
         strategy = _adalora(config, policy, adapter, optimizer)
     elif isinstance(policy, Fixed) and policy.rounding:
         strategy = _rounding(config, policy, adapter, optimizer)
+    elif isinstance(policy, Alone) and policy.grows:
+        strategy = _growing(policy.rank, lr, adapter.schema, optimizer)
     else:
         mixture = PrefixMixture(adapter.schema.prefixes, min(config.passes, len(adapter.schema.prefixes)), config.seed)
         strategy = SteeredStrategy(mixture, policy.steer) if policy.steer else NestedStrategy(mixture)
@@ -162,8 +166,8 @@ def resolve_policy(policy: Policy, link: Link, schema: Schema, config: RunConfig
     """Fill in what a policy leaves open until link and model are known: the rank that it trains for.
 
     It is the largest uniform rank that fits the budget estimated before the first round, at least 1; half of the
-    largest rank while nothing is known of the link. Where a policy asks for it (``alone``), all components become one
-    rank that is trained alone if they fit; while nothing is known, they do not.
+    largest rank while nothing is known of the link. Where a policy asks for it (``alone``), one rank is trained alone;
+    while nothing is known, none is.
 
     Args:
         schema: of the model at its largest ranks.
@@ -173,8 +177,13 @@ def resolve_policy(policy: Policy, link: Link, schema: Schema, config: RunConfig
         return replace(policy, rank=max(1, config.max_rank // 2 if rank is None else rank))
     if isinstance(policy, Fit | AirLlm) and policy.alone != "never":
         nested, whole = replace(policy, alone="never"), int(schema.r_max.max())
-        asked = policy.alone == "link" or not schema.head
-        return Alone(nested, whole) if asked and _fitting_rank(schema, link, config, WIDE_BITS) == whole else nested
+        expected = link.observe(0.0).rate_bps * config.deadline_s / 8
+        if policy.alone == "link":
+            return Alone(nested, whole) if _fitting_rank(schema, link, config, WIDE_BITS) == whole else nested
+        if np.isnan(expected) or (policy.alone == "auto" and schema.head):
+            return nested
+        rank = _rank_for(schema, expected)
+        return Alone(nested, rank, grows=rank < whole)
     return policy
 
 
@@ -184,6 +193,17 @@ def _fitting_rank(schema: Schema, link: Link, config: RunConfig, bits: int) -> i
     if np.isnan(budget):
         return None
     return largest_uniform_rank(Costs.nominal(schema), budget, bits, bits if schema.head else 0)
+
+
+ALONE_ROOM = 4.0
+"""By how much a whole update at ``WIDE_BITS`` may exceed what a round carries, where one rank is trained alone: rounds
+share it, residuals take a third of it later, and lower bits half; see LOG.md."""
+
+
+def _rank_for(schema: Schema, expected_bytes: float) -> int:
+    """The rank to train alone where a round is expected to carry so much."""
+    head_bits = WIDE_BITS if schema.head else 0
+    return max(1, largest_uniform_rank(Costs.nominal(schema), ALONE_ROOM * expected_bytes, WIDE_BITS, head_bits))
 
 
 def make_workload(config: RunConfig, loaded: LoadedModel, dataset: Dataset) -> Workload:
@@ -207,6 +227,13 @@ def _rounding(config: RunConfig, policy: Fixed, adapter: NestedAdapter, optimize
     return RoundingStrategy(
         adapter, optimizer, lambda factors, curvature: quantiser_steps(factors, edge, whole, curvature), begin, total
     )
+
+
+def _growing(rank: int, lr: float, schema: Schema, optimizer: NestedOptimizer) -> GrowingStrategy:
+    def learning_rate(now: int) -> float:
+        return lr * (now / rank) ** RANK_EXPONENT
+
+    return GrowingStrategy(rank, optimizer, lambda expected: _rank_for(schema, expected), learning_rate)
 
 
 def _adalora(config: RunConfig, policy: AdaLora, adapter: NestedAdapter, optimizer: NestedOptimizer) -> AdaLoraStrategy:

@@ -15,7 +15,7 @@ from airlora.config import RunConfig
 from airlora.errors import TrainingError
 from airlora.factors import Factors
 from airlora.job import Job
-from airlora.link import Delivery, Link, PastRate
+from airlora.link import Delivery, Link, LinkState, PastRate
 from airlora.policy import REMEMBERED_RATES, Observation, Policy
 from airlora.trajectory import Cloud, CloudRound
 from airlora.workload.base import Validation
@@ -152,7 +152,7 @@ class Play:
         clock = _PhaseClock()
         t_s = self.round * self.config.period_s
         state = self.link.observe(t_s)
-        cloud_round = self.cloud.advance(self.round, self.edge, on_step)
+        cloud_round = self.cloud.advance(self.round, self.edge, on_step, self._expected_bytes(state))
         clock.lap("train_s")
         observation = Observation(
             round=self.round,
@@ -192,6 +192,13 @@ class Play:
         row = self._row(observation, cloud_round, allocation, update, delivery, edge_quality, clock.laps)
         self.round += 1
         return row, update
+
+    def _expected_bytes(self, state: LinkState) -> float:
+        """What a round is expected to carry: the mean of today's estimate and of what the last rounds carried; NaN
+        before anything was sent."""
+        carried = [past.carried_bps for past in self.past_rates]
+        rates = carried if np.isnan(state.rate_bps) else [state.rate_bps, *carried]
+        return float(np.mean(rates)) * self.config.deadline_s / 8 if carried else float("nan")
 
     def _row(
         self,

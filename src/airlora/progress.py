@@ -11,6 +11,7 @@ from rich.progress import Progress, TaskID
 from airlora.bar import progress_bar
 from airlora.config import RunConfig
 from airlora.job import Job
+from airlora.policy.rules import Alone
 from airlora.report.units import bytes_text, quality_text
 from airlora.run import Listener, run
 
@@ -32,8 +33,11 @@ class ProgressBar(Listener):
         """Say what is adapted."""
         self._metric = job.workload.metric
         schema = job.adapter.schema
-        largest = max(schema.prefixes)
-        ranks = f"up to rank {largest}" if len(schema.prefixes) > 1 else f"at rank {largest} alone"
+        smallest, largest = min(schema.prefixes), max(schema.prefixes)
+        if isinstance(job.policy, Alone) and job.policy.grows:
+            ranks = f"at rank {smallest} alone, up to {largest} where the link carries it"
+        else:
+            ranks = f"up to rank {largest}" if smallest < largest else f"at rank {largest} alone"
         self._progress.console.print(
             f"{len(schema.projections)} projections {ranks}, learning rate {job.lr:g}; "
             f"a plain fp32 LoRA of rank 8 is {bytes_text(schema.plain_lora_bytes())}",

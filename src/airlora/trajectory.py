@@ -52,11 +52,18 @@ class Cloud(ABC):
     """Where the rounds' adapters come from."""
 
     @abstractmethod
-    def advance(self, round_index: int, held: EdgeState, on_step: Callable[[], None]) -> CloudRound:
+    def advance(
+        self,
+        round_index: int,
+        held: EdgeState,
+        on_step: Callable[[], None],
+        expected_bytes: float = float("nan"),
+    ) -> CloudRound:
         """Train (or replay) one round; rounds are asked for in order.
 
         Args:
             round_index: from 0. held: what the edge is known to hold. on_step: called after every step.
+            expected_bytes: what the link is expected to carry in a round; NaN while nothing is known.
         """
 
 
@@ -75,7 +82,13 @@ class LiveCloud(Cloud):
         self._evaluate = evaluate
         self.vocabulary = Vocabulary()
 
-    def advance(self, round_index: int, held: EdgeState, on_step: Callable[[], None]) -> CloudRound:
+    def advance(
+        self,
+        round_index: int,
+        held: EdgeState,
+        on_step: Callable[[], None],
+        expected_bytes: float = float("nan"),
+    ) -> CloudRound:
         """Train ``steps_per_round`` steps.
 
         Raises:
@@ -89,7 +102,7 @@ class LiveCloud(Cloud):
             losses.append(loss)
             on_step()
 
-        self._trainer.strategy.begin_round(held.stored_factors(), held.active_ranks)
+        self._trainer.strategy.begin_round(held.stored_factors(), held.active_ranks, expected_bytes)
         self._trainer.train(round_index * self._steps, self._steps, keep)
         text = describe(texts, self.vocabulary, float(np.mean(losses)))
         self.vocabulary.update(word for row in texts for word in words(row))
@@ -130,8 +143,14 @@ class RecordedCloud(Cloud):
         self._folder = folder
         self._schema = schema
 
-    def advance(self, round_index: int, held: EdgeState, on_step: Callable[[], None]) -> CloudRound:
-        """Read one round; what the edge holds does not matter.
+    def advance(
+        self,
+        round_index: int,
+        held: EdgeState,
+        on_step: Callable[[], None],
+        expected_bytes: float = float("nan"),
+    ) -> CloudRound:
+        """Read one round; neither what the edge holds nor what the link carries matters.
 
         Raises:
             StoreError: the recording is missing, or of another schema.

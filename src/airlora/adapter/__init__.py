@@ -8,7 +8,14 @@ from airlora.adapter.nested import NestedAdapter, NestedLinear, make_schema
 from airlora.adapter.optim import NestedAdam, NestedMuon, NestedOptimizer
 from airlora.adapter.rounding import RoundingStrategy
 from airlora.adapter.targets import find_targets
-from airlora.adapter.training import AdaLoraStrategy, ChosenRanksStrategy, NestedStrategy, SteeredStrategy, Trainer
+from airlora.adapter.training import (
+    AdaLoraStrategy,
+    ChosenRanksStrategy,
+    GrowingStrategy,
+    NestedStrategy,
+    SteeredStrategy,
+    Trainer,
+)
 
 __all__ = [
     "AdaLoraImportance",
@@ -16,6 +23,7 @@ __all__ = [
     "AdaLoraSchedule",
     "AdaLoraStrategy",
     "ChosenRanksStrategy",
+    "GrowingStrategy",
     "NestedAdam",
     "NestedAdapter",
     "NestedLinear",

@@ -55,6 +55,7 @@ class NestedOptimizer(ABC):
 
     Attributes:
         averages: the running average of every parameter.
+        lr, head_lr: as given; ``lr`` may be changed between steps.
         average_decay: as given; may be changed between steps.
         rate_factor: of all rates, 1 at first; may be changed between steps.
     """
@@ -91,9 +92,9 @@ class NestedOptimizer(ABC):
         self.average_decay = average_decay
         self.rate_factor = 1.0
         self._taken = 0
-        self._head_lr = lr if head_lr is None else head_lr
+        self.head_lr = lr if head_lr is None else head_lr
         self._head = (
-            torch.optim.Adam(adapter.head.values(), lr=self._head_lr, betas=betas, eps=eps) if adapter.head else None
+            torch.optim.Adam(adapter.head.values(), lr=self.head_lr, betas=betas, eps=eps) if adapter.head else None
         )
 
     def zero_grad(self) -> None:
@@ -137,7 +138,7 @@ class NestedOptimizer(ABC):
             torch._foreach_addcmul_(active.second, active.gradients, active.gradients, 1 - beta2)
             torch._foreach_add_(values, self._updates(active))
         if self._head is not None:
-            self._head.param_groups[0]["lr"] = self.rate_factor * self._head_lr
+            self._head.param_groups[0]["lr"] = self.rate_factor * self.head_lr
             self._head.step()
             values += [parameter.detach() for parameter in self.adapter.head.values()]
             averages += [self.averages[parameter] for parameter in self.adapter.head.values()]
@@ -161,6 +162,16 @@ class NestedOptimizer(ABC):
         epsilons = (self.eps * bias2.sqrt()).float()
         devices = {layer.left.device for layer in self.adapter.layers.values()}
         return {device: (rates.to(device), epsilons.to(device)) for device in devices}
+
+    @property
+    def lr(self) -> float:
+        """Rate of the first component."""
+        return float(self._component_rates[0])
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        """Change it, and those of the other components with it; a head's stays."""
+        self._component_rates *= value / self.lr
 
     @torch.no_grad()
     def adopt_averages(self, average_decay: float) -> None:

@@ -52,7 +52,7 @@ class RoundingStrategy(Strategy):
         self._steps: QuantiserSteps | None = None
         self._lattice: Lattice = {}
 
-    def begin_round(self, held: Factors, active: np.ndarray) -> None:
+    def begin_round(self, held: Factors, active: np.ndarray, expected_bytes: float = float("nan")) -> None:
         """Remember what the edge holds."""
         self._held = held
 

@@ -28,11 +28,12 @@ class Strategy(ABC):
     def backward(self, workload: Workload, adapter: NestedAdapter, batch: Batch, step: int) -> float:
         """Accumulate gradients, leave the ranks to update active, and return the mean loss in nats."""
 
-    def begin_round(self, held: Factors, active: np.ndarray) -> None:
-        """Look at the edge before a round's first step.
+    def begin_round(self, held: Factors, active: np.ndarray, expected_bytes: float = float("nan")) -> None:
+        """Look at the edge and the link before a round's first step.
 
         Args:
-            held: all that it is known to store. active: (projections,) its active ranks.
+            held: all that the edge is known to store. active: (projections,) its active ranks.
+            expected_bytes: what the link is expected to carry in a round; NaN while nothing is known.
         """
 
     @abstractmethod
@@ -99,7 +100,7 @@ class SteeredStrategy(NestedStrategy):
         self._weight = weight
         self._active = np.zeros(0, np.int64)
 
-    def begin_round(self, held: Factors, active: np.ndarray) -> None:
+    def begin_round(self, held: Factors, active: np.ndarray, expected_bytes: float = float("nan")) -> None:
         """Remember the edge's ranks."""
         self._active = active
 
@@ -118,6 +119,61 @@ class SteeredStrategy(NestedStrategy):
                 total += float(loss.detach())
         adapter.set_ranks(np.maximum(self._active, beside if self._weight < 1 else 0))
         return total
+
+
+class GrowingStrategy(Strategy):
+    """Trains one rank alone, and goes on to the next prefix of the schema once the link is expected to carry that.
+
+    New components start as those of a fresh adapter, so the model stays as it is when they come in. A rank is never
+    given up again.
+
+    Args:
+        rank: the first one, a prefix of the schema.
+        fitting: from what a round is expected to carry, in bytes, to the rank that suits it.
+        learning_rate: of a rank.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        optimizer: NestedOptimizer,
+        fitting: Callable[[float], int],
+        learning_rate: Callable[[int], float],
+    ):
+        self.rank = rank
+        self._optimizer = optimizer
+        self._fitting = fitting
+        self._learning_rate = learning_rate
+
+    def begin_round(self, held: Factors, active: np.ndarray, expected_bytes: float = float("nan")) -> None:
+        """Grow, if more fits than is trained."""
+        if not np.isnan(expected_bytes):
+            fits = self._fitting(expected_bytes)
+            self._train_at(max([self.rank, *(p for p in self._optimizer.adapter.schema.prefixes if p <= fits)]))
+
+    def backward(self, workload: Workload, adapter: NestedAdapter, batch: Batch, step: int) -> float:
+        """One pass at the rank of today."""
+        adapter.set_ranks(self.rank)
+        loss = workload.loss(batch)
+        loss.backward()
+        return float(loss.detach())
+
+    def trained_ranks(self, adapter: NestedAdapter) -> np.ndarray:
+        """The rank of today."""
+        return np.minimum(self.rank, adapter.schema.r_max)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The rank of today."""
+        return {"rank": torch.tensor(self.rank)}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Restore what ``state`` gave."""
+        self._train_at(int(state["rank"]))
+
+    def _train_at(self, rank: int) -> None:
+        if rank != self.rank:
+            self.rank = rank
+            self._optimizer.lr = self._learning_rate(rank)
 
 
 class AdaLoraStrategy(Strategy):

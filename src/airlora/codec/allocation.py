@@ -30,6 +30,8 @@ class Allocation:
         expected_bytes: what the link is expected to carry of it, where that is less: layers are cut finer for it.
         byte_price: what a byte must win that serves for one round, as a share of all that the update could win over
             the untouched model: last layers that win less are left out. 0 keeps all.
+        keeps_ranks: whether no smaller ranks are a model: what one round cannot carry is left to the next ones then,
+            and not left out (see ``codec.project``).
     """
 
     ranks: np.ndarray
@@ -38,6 +40,7 @@ class Allocation:
     budget_bytes: float
     expected_bytes: float = math.inf
     byte_price: float = 0.0
+    keeps_ranks: bool = False
 
     @property
     def carried_bytes(self) -> float:
@@ -45,9 +48,10 @@ class Allocation:
         return min(self.budget_bytes, self.expected_bytes)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; a budget of inf is None, and no expectation and no price are left out."""
+        """Plain data; a budget of inf is None, and what is at its default is left out."""
         expected = {"expected_bytes": self.expected_bytes} if math.isfinite(self.expected_bytes) else {}
         price = {"byte_price": self.byte_price} if self.byte_price else {}
+        keeps = {"keeps_ranks": True} if self.keeps_ranks else {}
         return {
             "ranks": self.ranks.tolist(),
             "bits": self.bits.tolist(),
@@ -55,6 +59,7 @@ class Allocation:
             "budget_bytes": self.budget_bytes if math.isfinite(self.budget_bytes) else None,
             **expected,
             **price,
+            **keeps,
         }
 
     @classmethod
@@ -68,4 +73,5 @@ class Allocation:
             math.inf if budget is None else float(budget),
             math.inf if expected is None else float(expected),
             float(data.get("byte_price", 0.0)),
+            bool(data.get("keeps_ranks", False)),
         )

@@ -21,7 +21,7 @@ def project(allocation: Allocation, costs: Costs, budget_bytes: float) -> Alloca
 
     1. Values become valid: NaN counts as 0, ranks are rounded and clipped to 0 … r_max, bits go to the next larger
        of ``BITS`` (above 16: 16; 0 bits for a component or the head stay 0).
-    2. Ranks are capped by the trained prefixes, largest first, down to the smallest prefix.
+    2. Ranks are capped by the trained prefixes, largest first, down to the smallest prefix; with ``keeps_ranks`` not.
     3. Bits, those of the head too, are capped by 8, 6, 4.
     4. What remains is still too large: it is kept, and ``encode`` leaves out the layers that do not fit, the ones
        the edge has been given most recently first, so that several rounds deliver it all.
@@ -86,6 +86,7 @@ def _validate(allocation: Allocation, schema: Schema, budget_bytes: float) -> Al
         budget_bytes=max(min(budgets, default=math.inf), 0.0),
         expected_bytes=expected,
         byte_price=float(np.nan_to_num(max(allocation.byte_price, 0.0), posinf=0.0)),
+        keeps_ranks=allocation.keeps_ranks,
     )
 
 
@@ -95,7 +96,7 @@ def _next_allowed(bits: np.ndarray) -> np.ndarray:
 
 def _reductions(allocation: Allocation, schema: Schema) -> Iterator[Allocation]:
     yield allocation
-    for prefix in reversed(schema.prefixes[:-1]):
+    for prefix in () if allocation.keeps_ranks else reversed(schema.prefixes[:-1]):
         allocation = replace(allocation, ranks=np.minimum(allocation.ranks, prefix))
         yield allocation
     for bits in (8, 6, 4):

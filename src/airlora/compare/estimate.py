@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from airlora.compare.plan import Unit, slug
+from airlora.compare.plan import Arm, Unit, slug
 from airlora.compare.worker import waiting_arms
 from airlora.config import RunConfig
-from airlora.job import build_job
+from airlora.factors import Schema
+from airlora.job import build_job, resolve_policy
 from airlora.link import make_link
 from airlora.play import Play, Quality
-from airlora.policy import make_policy
+from airlora.policy import Policy, make_policy
 from airlora.trajectory import LiveCloud
 
 _TIMED_ROUNDS, _STEPS_A_ROUND = 2, 4
@@ -28,8 +29,10 @@ _STARTING_S = 6.0
 @dataclass(frozen=True)
 class JobTimes:
     """Measured seconds of one job: a training step with all its passes, a single pass, what a round of an arm takes
-    beside training (deciding, encoding, applying, measuring), and measuring quality."""
+    beside training (deciding, encoding, applying, measuring), and measuring quality; and the schema at its largest
+    ranks, by which links choose trainings."""
 
+    schema: Schema
     step_s: float
     pass_s: float
     round_s: float
@@ -49,6 +52,7 @@ def measure_job(config: RunConfig) -> JobTimes:
     play = Play(config, job, link, policy, LiveCloud(job.trainer, _STEPS_A_ROUND, lambda _: 0.0), quality)
     walls = [play.next_round(lambda: None)[0]["wall"] for _ in range(_TIMED_ROUNDS)]
     return JobTimes(
+        schema=job.adapter.schema,
         round_s=sum(wall[phase] for wall in walls for phase in wall if phase != "train_s") / _TIMED_ROUNDS,
         pass_s=_fastest(lambda: job.workload.loss(batch).backward(), 2),
         step_s=_fastest(lambda: job.trainer.train(0, 1, lambda *_: None), 2),
@@ -69,19 +73,29 @@ def unit_seconds(unit: Unit, out: Path, times: JobTimes) -> float:
     if peer is None:
         if not (out / unit.recordings / "references.json").exists():
             seconds += steps * times.pass_s / 2 + 2 * times.test_s
-        # The rank of ``adalora`` or ``fixed`` may have been chosen by the link, and whether there are prefixes, too.
-        kinds = ("nested", "fixed") if unit.training.startswith("nested-or-alone") else (unit.training,)
-        names = [name for kind in kinds for name in (kind, f"{kind}-*")]
-        if not any(path for name in names for path in (out / unit.recordings).glob(f"{name}/complete.json")):
-            step_s = times.step_s if unit.training.startswith("nested") else times.pass_s
-            live = make_policy(config.policy, config.seed).live and config.rounds > 1
-            trainings = len(waiting) if live else 1
-            seconds += trainings * (steps * step_s + config.rounds * times.validation_s + times.test_s)
+        for policy in _to_train(waiting, out / unit.recordings, times.schema):
+            step_s = times.step_s if policy.training == "nested" else times.pass_s
+            seconds += steps * step_s + config.rounds * times.validation_s + times.test_s
         return seconds + len(waiting) * (config.rounds * times.round_s + times.test_s)
     if not (out / unit.recordings / slug(unit.training) / "complete.json").exists():
         trained = steps * peer.steps * times.pass_s * peer.step_cost
         seconds += trained + 2 * config.rounds * times.validation_s + 2 * times.test_s
     return seconds
+
+
+def _to_train(arms: Sequence[Arm], recordings: Path, schema: Schema) -> list[Policy]:
+    """One policy, its rank resolved, for every training that these arms need and that is not recorded."""
+    live: list[Policy] = []
+    shared: dict[str, Policy] = {}
+    for arm in arms:
+        config = arm.config
+        link = make_link(config.link, config.seed)
+        policy = resolve_policy(make_policy(config.policy, config.seed), link, schema, config)
+        if policy.live and config.rounds > 1:
+            live.append(policy)
+        elif not (recordings / policy.training_key / "complete.json").exists():
+            shared[policy.training_key] = policy
+    return [*live, *shared.values()]
 
 
 def total_seconds(seconds: Sequence[float], parallel: int) -> float:

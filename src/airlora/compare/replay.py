@@ -271,10 +271,16 @@ class _Training(Cloud):
         self._clock = _TrainingClock(self.job.trainer)
         self._last: CloudRound | None = None
 
-    def advance(self, round_index: int, held: EdgeState, on_step: Callable[[], None]) -> CloudRound:
+    def advance(
+        self,
+        round_index: int,
+        held: EdgeState,
+        on_step: Callable[[], None],
+        expected_bytes: float = float("nan"),
+    ) -> CloudRound:
         """Train a round."""
         before = self._clock.total_s
-        self._last = self._cloud.advance(round_index, held, on_step)
+        self._last = self._cloud.advance(round_index, held, on_step, expected_bytes)
         self.train_s.append(round(self._clock.total_s - before, 3))
         return self._last
 

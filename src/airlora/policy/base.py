@@ -15,7 +15,7 @@ from airlora.link.base import LinkState, PastRate
 from airlora.workload.text import TextStatistics
 
 Training = Literal["nested", "fixed", "adalora"]
-AloneWhere = Literal["never", "link", "auto"]
+AloneWhere = Literal["never", "link", "grow", "auto"]
 
 REMEMBERED_RATES = 8
 """Transmissions that an observation tells of, at most."""
@@ -77,9 +77,10 @@ class Policy(ABC):
         training: how the cloud trains for this policy: ``nested``, the fixed mixture of prefixes; ``fixed``, one rank
             alone; or ``adalora``, pruning by importance.
         steer: weight in nested training of the ranks that the edge has active, 0 … 1; 0 leaves the mixture fixed.
-        alone: where a policy of nested training has all components trained as one rank alone in its place: ``link``,
-            where what is estimated before the first round carries them all at 4 bits; ``auto``, there if no head is
-            trained beside them (language modelling); or ``never``.
+        alone: where a policy of nested training has one rank trained alone in its place: ``link``, all components
+            where what is estimated before the first round carries them at 4 bits; ``grow``, as many as four such rounds
+            carry, and more once the link proves wider; ``auto``, as ``grow`` if no head is trained beside them
+            (language modelling); or ``never``.
     """
 
     training: ClassVar[Training] = "nested"

@@ -98,7 +98,7 @@ class Fit(Policy):
 
 
 def _bits_that_fit(observation: Observation) -> int:
-    whole = _uniform(observation, int(observation.schema.r_max.max()), WIDE_BITS, math.inf)
+    whole = _uniform(observation, int(observation.trained_ranks.max()), WIDE_BITS, math.inf)
     fits = observation.costs.update_bytes(whole) <= observation.budget_bytes
     return WIDE_BITS if fits else LEAN_BITS
 
@@ -161,21 +161,28 @@ class Alone(Policy):
     Attributes:
         inner: decides bits, budget and price.
         rank: of every projection.
+        grows: whether the rank grows once the link proves wider.
     """
 
     training: ClassVar[Training] = "fixed"
 
     inner: Policy
     rank: int
+    grows: bool = False
 
     @property
     def tuning_key(self) -> str:
-        """That of ``Fixed``: one for each rank."""
-        return _ranked_key(self.training, self.rank)
+        """That of ``Fixed``, one for each rank, or one for each that it grows from."""
+        return _ranked_key(self.training, self.rank) + ("-growing" if self.grows else "")
+
+    @property
+    def live(self) -> bool:
+        """What the link carries decides how far it grows."""
+        return self.grows
 
     def decide(self, observation: Observation) -> Allocation:
         """The other policy's answer, at the trained ranks."""
-        return replace(self.inner.decide(observation), ranks=observation.trained_ranks)
+        return replace(self.inner.decide(observation), ranks=observation.trained_ranks, keeps_ranks=True)
 
 
 @dataclass(frozen=True)
