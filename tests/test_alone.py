@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,9 +43,9 @@ CONFIG = RunConfig(
 )
 
 
-def built(policy: str, link: str, data: str = CONFIG.data) -> Job:
+def built(policy: str, link: str, data: str = CONFIG.data, **changes: Any) -> Job:
     """At the built-in learning rates."""
-    config = replace(CONFIG, data=data, policy=policy, link=link, lr=None)
+    config = replace(CONFIG, data=data, policy=policy, link=link, lr=None, **changes)
     return build_job(config, make_policy(policy, 0), make_link(link, 0))
 
 
@@ -69,7 +71,12 @@ def test_left_to_itself_that_is_for_language_modelling() -> None:
     fit = make_policy("fit", 0)
     assert built("fit:alone=auto", WIDE).policy == built("fit:alone=auto", LEAN).policy == fit
     assert built("fit:alone=auto", WIDE, logs).policy == Alone(fit, 4)
-    assert built("fit:alone=auto", LEANEST, logs).policy == Alone(fit, 1, grows=True)
+    assert built("fit:alone=auto", LEANEST, logs).policy == fit
+    assert built("fit:alone=auto", LEANEST, logs, max_rank=32).policy == fit
+    growing = built("fit:alone=auto", "awgn:snr_db=10,bandwidth_hz=3e4", logs, max_rank=32).policy
+    assert isinstance(growing, Alone)
+    assert growing.grows
+    assert 8 <= growing.rank < 32
     assert make_policy(RunConfig().policy, 0).alone == "auto"
 
 
@@ -79,8 +86,7 @@ def test_a_link_of_which_nothing_is_known_carries_nothing(rate_bps: float, monke
     monkeypatch.setattr(type(link), "observe", lambda self, t_s: LinkState(t_s, math.nan, math.nan, rate_bps))
     fit = make_policy("fit", 0)
     assert build_job(CONFIG, make_policy("fit:alone=link", 0), link).policy == fit
-    growing = build_job(CONFIG, make_policy("fit:alone=grow", 0), link).policy
-    assert growing == (fit if math.isnan(rate_bps) else Alone(fit, 1, grows=True))
+    assert build_job(CONFIG, make_policy("fit:alone=grow", 0), link).policy == fit
 
 
 def test_nothing_is_trained_alone_unless_it_is_asked_for() -> None:
@@ -94,14 +100,20 @@ def train(job: Job, first: int, expected_bytes: float, steps: int = 2) -> None:
     job.trainer.train(first, steps, lambda *_: None)
 
 
-def growing() -> Job:
-    """From rank 1 on, with all four components in the adapter."""
+@pytest.fixture
+def growing(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Job]:
+    """Jobs from rank 1 on, with all four components in the adapter."""
+    monkeypatch.setattr("airlora.job.FEWEST_ALONE", 1)
+    return _growing
+
+
+def _growing() -> Job:
     job = built("fit:alone=grow", LEANEST)
     assert (job.policy, job.adapter.schema.prefixes) == (Alone(make_policy("fit", 0), 1, grows=True), (1, 2, 4))
     return job
 
 
-def test_a_rank_grows_with_what_a_round_carries_and_is_not_given_up_again() -> None:
+def test_a_rank_grows_with_what_a_round_carries_and_is_not_given_up_again(growing: Callable[[], Job]) -> None:
     job = growing()
     schema, strategy = job.adapter.schema, job.trainer.strategy
     whole = Costs.nominal(schema).update_bytes(Allocation(schema.r_max, np.full(len(schema.r_max), 4), 4, math.inf))
@@ -112,7 +124,7 @@ def test_a_rank_grows_with_what_a_round_carries_and_is_not_given_up_again() -> N
     assert trained == [[rank] * len(schema.projections) for rank in (1, 1, 2, 4, 4)]
 
 
-def test_rank_one_until_it_grows_is_that_of_a_training_of_rank_one() -> None:
+def test_rank_one_until_it_grows_is_that_of_a_training_of_rank_one(growing: Callable[[], Job]) -> None:
     job, plain = growing(), built("fixed:rank=1", LEANEST)
     for one in (job, plain):
         train(one, 0, math.nan)
@@ -124,7 +136,7 @@ def test_rank_one_until_it_grows_is_that_of_a_training_of_rank_one() -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_what_comes_in_changes_nothing_until_it_is_trained_at_the_rate_of_its_rank() -> None:
+def test_what_comes_in_changes_nothing_until_it_is_trained_at_the_rate_of_its_rank(growing: Callable[[], Job]) -> None:
     job, whole = growing(), built("fixed:rank=4", WIDE)
     train(job, 0, math.nan)
     before = job.trainer.factors()
@@ -141,7 +153,7 @@ def test_what_comes_in_changes_nothing_until_it_is_trained_at_the_rate_of_its_ra
     assert all(u[:, 1:].any() for u in job.trainer.factors().u)
 
 
-def test_a_checkpoint_keeps_the_rank() -> None:
+def test_a_checkpoint_keeps_the_rank(growing: Callable[[], Job]) -> None:
     """After it, training goes on to the bit."""
     whole, cut = growing(), growing()
     for index, expected in enumerate((math.nan, math.inf, math.nan)):
@@ -155,7 +167,7 @@ def test_a_checkpoint_keeps_the_rank() -> None:
         np.testing.assert_array_equal(one, other)
 
 
-def test_what_is_expected_is_the_mean_of_the_estimate_and_of_what_rounds_carried() -> None:
+def test_what_is_expected_is_the_mean_of_the_estimate_and_of_what_rounds_carried(growing: Callable[[], Job]) -> None:
     job = growing()
     quality = Quality(job, 64)
     link = make_link(LEANEST, 0)

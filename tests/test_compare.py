@@ -40,9 +40,9 @@ TINY = RunConfig(
     validation_limit=16,
 )
 
-PROJECTIONS = tuple(Projection(str(index), 512, 512, 4) for index in range(12))
+PROJECTIONS = tuple(Projection(str(index), 512, 512, 32) for index in range(12))
 TIMES = JobTimes(
-    schema=Schema(PROJECTIONS, (1, 2, 4)), step_s=2.0, pass_s=1.0, round_s=0.75, validation_s=0.5, test_s=3.0
+    schema=Schema(PROJECTIONS, (1, 4, 32)), step_s=2.0, pass_s=1.0, round_s=0.75, validation_s=0.5, test_s=3.0
 )
 """Of a job of this schema, measured nowhere."""
 
@@ -272,13 +272,14 @@ def test_what_the_links_choose_to_train_is_counted_if_it_is_not_there(tmp_path):
     """One rank takes 4 · 1 + 2 · 0.5 + 3; the fast link carries all components, the slow one few."""
     (unit,) = comparison(("fit:alone=link",)).units()
     assert unit_seconds(unit, tmp_path, TIMES) == pytest.approx(6 + 8 + 8 + 12 + 9)
-    for name, left in (("nested", 8), ("fixed-4", 0)):
+    for name, left in (("nested", 8), ("fixed-32", 0)):
         folder = tmp_path / unit.recordings / name
         folder.mkdir(parents=True)
         (folder / "complete.json").touch()
         assert unit_seconds(unit, tmp_path, TIMES) == pytest.approx(6 + 8 + left + 9)
-    (growing,) = comparison(("fit:alone=grow",)).units()
-    assert unit_seconds(growing, tmp_path, TIMES) == pytest.approx(6 + 8 + 8 + 9)
+    links = {name: f"awgn:snr_db=10,share={share}" for name, share in (("fast", 1), ("slower", 0.05), ("slow", 0.04))}
+    (growing,) = comparison(("fit:alone=grow",), links=links).units()
+    assert unit_seconds(growing, tmp_path, TIMES) == pytest.approx(6 + 8 + 2 * 8 + 3 * 4.5)
 
 
 @pytest.mark.slow

@@ -166,8 +166,8 @@ def resolve_policy(policy: Policy, link: Link, schema: Schema, config: RunConfig
     """Fill in what a policy leaves open until link and model are known: the rank that it trains for.
 
     It is the largest uniform rank that fits the budget estimated before the first round, at least 1; half of the
-    largest rank while nothing is known of the link. Where a policy asks for it (``alone``), one rank is trained alone;
-    while nothing is known, none is.
+    largest rank while nothing is known of the link. Where a policy asks for it (``alone``), one rank is trained alone,
+    unless nothing is known of the link or it carries too little.
 
     Args:
         schema: of the model at its largest ranks.
@@ -183,7 +183,7 @@ def resolve_policy(policy: Policy, link: Link, schema: Schema, config: RunConfig
         if np.isnan(expected) or (policy.alone == "auto" and schema.head):
             return nested
         rank = _rank_for(schema, expected)
-        return Alone(nested, rank, grows=rank < whole)
+        return Alone(nested, rank, grows=rank < whole) if rank >= min(FEWEST_ALONE, whole) else nested
     return policy
 
 
@@ -198,6 +198,9 @@ def _fitting_rank(schema: Schema, link: Link, config: RunConfig, bits: int) -> i
 ALONE_ROOM = 4.0
 """By how much a whole update at ``WIDE_BITS`` may exceed what a round carries, where one rank is trained alone: rounds
 share it, residuals take a third of it later, and lower bits half; see LOG.md."""
+
+FEWEST_ALONE = 8
+"""Components from which on one rank alone is worth more than the prefixes of a nested adapter, see LOG.md."""
 
 
 def _rank_for(schema: Schema, expected_bytes: float) -> int:

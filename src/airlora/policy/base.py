@@ -78,9 +78,9 @@ class Policy(ABC):
             alone; or ``adalora``, pruning by importance.
         steer: weight in nested training of the ranks that the edge has active, 0 … 1; 0 leaves the mixture fixed.
         alone: where a policy of nested training has one rank trained alone in its place: ``link``, all components
-            where what is estimated before the first round carries them at 4 bits; ``grow``, as many as four such rounds
-            carry, and more once the link proves wider; ``auto``, as ``grow`` if no head is trained beside them
-            (language modelling); or ``never``.
+            where what is estimated before the first round carries them at 4 bits; ``grow``, as many as four such
+            rounds carry, if that is eight at least, and more once the link proves wider; ``auto``, as ``grow`` if no
+            head is trained beside them (language modelling); or ``never``.
     """
 
     training: ClassVar[Training] = "nested"
