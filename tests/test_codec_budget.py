@@ -40,11 +40,12 @@ budgets = st.floats(0, 4000) | anything
     anything,
     budgets,
     budgets,
+    st.booleans(),
 )
 def test_46_whatever_is_proposed_the_result_can_be_sent_and_fits(
-    ranks: list[float], bits: list, head_bits: float, own: float, budget: float
+    ranks: list[float], bits: list, head_bits: float, own: float, budget: float, keeps_ranks: bool
 ) -> None:
-    proposal = Allocation(np.array(ranks), np.array(bits), head_bits, own)  # type: ignore[arg-type]
+    proposal = Allocation(np.array(ranks), np.array(bits), head_bits, own, keeps_ranks=keeps_ranks)  # type: ignore[arg-type]
     projected = project(proposal, COSTS, budget)
     limit = min((max(b, 0.0) for b in (own, budget) if not np.isnan(b)), default=INF)
     assert projected.budget_bytes == limit

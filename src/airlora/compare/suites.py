@@ -48,8 +48,8 @@ RULES_ON_TRACES = (
 LEARNED = ("airllm:airtime_weight=0", "airllm")
 """The policy of the package at the two prices of airtime that ``fit`` is compared at: 0, and 0.1, its own."""
 
-ALONE_WHERE_WIDE = ("fit:alone=auto", RunConfig().policy)
-"""What a run takes by itself, and the rule so: over a wide link, a language job's one rank alone."""
+ALONE = ("fit:alone=auto", RunConfig().policy)
+"""What a run takes by itself, and the rule so: a language job's one rank alone where the link carries much."""
 
 RESENT = (
     "lora:rank=8,file=fp32",
@@ -241,7 +241,7 @@ def _links(root: Path, seeds: tuple[int, ...], rates: Rates) -> Comparison:
     trec = job(root, "trec", rounds=5, steps_per_round=24, round_period_s=120.0)
     jobs = {"shakespeare": job(root, "shakespeare"), "trec": trec}
     return Comparison(
-        jobs, links, _policies(*RULES_ON_TRACES, *LEARNED, *ALONE_WHERE_WIDE), seeds, _peers(*RESENT), rates
+        jobs, links, _policies(*RULES_ON_TRACES, *LEARNED, *ALONE), seeds, _peers(*RESENT), rates
     )
 
 
