@@ -79,7 +79,7 @@ def test_every_training_of_ours_has_the_same_head_rate(policy: str) -> None:
     link = make_link("awgn", 0)
     job = build_job(COMMANDS, make_policy(policy, 0), link)
     assert job.head_lr == automatic_head_lr(load_workload(COMMANDS), job.lr)
-    assert job.trainer.optimizer._head_lr == job.head_lr
+    assert job.trainer.optimizer.head_lr == job.head_lr
 
 
 def test_without_a_head_its_rate_is_zero() -> None:
