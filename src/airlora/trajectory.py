@@ -10,6 +10,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from airlora.errors import StoreError, TrainingError
 from airlora.factors import Factors, Schema
 from airlora.workload.base import Batch
 from airlora.workload.text import TextStatistics, Vocabulary, describe, words
+
+OnStep = Callable[[], None]
+"""Called after every training step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +56,7 @@ class Cloud(ABC):
     """Where the rounds' adapters come from."""
 
     @abstractmethod
-    def advance(
-        self,
-        round_index: int,
-        held: EdgeState,
-        on_step: Callable[[], None],
-        expected_bytes: float = float("nan"),
-    ) -> CloudRound:
+    def advance(self, round_index: int, held: EdgeState, on_step: OnStep, expected_bytes: float = nan) -> CloudRound:
         """Train (or replay) one round; rounds are asked for in order.
 
         Args:
@@ -82,13 +80,7 @@ class LiveCloud(Cloud):
         self._evaluate = evaluate
         self.vocabulary = Vocabulary()
 
-    def advance(
-        self,
-        round_index: int,
-        held: EdgeState,
-        on_step: Callable[[], None],
-        expected_bytes: float = float("nan"),
-    ) -> CloudRound:
+    def advance(self, round_index: int, held: EdgeState, on_step: OnStep, expected_bytes: float = nan) -> CloudRound:
         """Train ``steps_per_round`` steps.
 
         Raises:
@@ -143,13 +135,7 @@ class RecordedCloud(Cloud):
         self._folder = folder
         self._schema = schema
 
-    def advance(
-        self,
-        round_index: int,
-        held: EdgeState,
-        on_step: Callable[[], None],
-        expected_bytes: float = float("nan"),
-    ) -> CloudRound:
+    def advance(self, round_index: int, held: EdgeState, on_step: OnStep, expected_bytes: float = nan) -> CloudRound:
         """Read one round; neither what the edge holds nor what the link carries matters.
 
         Raises:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from airlora.job import build_job, resolve_policy
 from airlora.link import Link, make_link
 from airlora.play import Play, Quality, finite_or_none, train_head_only
 from airlora.policy import Policy, make_policy
-from airlora.trajectory import Cloud, CloudRound, LiveCloud, RecordedCloud, record_round
+from airlora.trajectory import Cloud, CloudRound, LiveCloud, OnStep, RecordedCloud, record_round
 
 
 @dataclass
@@ -271,13 +272,7 @@ class _Training(Cloud):
         self._clock = _TrainingClock(self.job.trainer)
         self._last: CloudRound | None = None
 
-    def advance(
-        self,
-        round_index: int,
-        held: EdgeState,
-        on_step: Callable[[], None],
-        expected_bytes: float = float("nan"),
-    ) -> CloudRound:
+    def advance(self, round_index: int, held: EdgeState, on_step: OnStep, expected_bytes: float = nan) -> CloudRound:
         """Train a round."""
         before = self._clock.total_s
         self._last = self._cloud.advance(round_index, held, on_step, expected_bytes)

@@ -240,9 +240,7 @@ def _links(root: Path, seeds: tuple[int, ...], rates: Rates) -> Comparison:
     }
     trec = job(root, "trec", rounds=5, steps_per_round=24, round_period_s=120.0)
     jobs = {"shakespeare": job(root, "shakespeare"), "trec": trec}
-    return Comparison(
-        jobs, links, _policies(*RULES_ON_TRACES, *LEARNED, *ALONE), seeds, _peers(*RESENT), rates
-    )
+    return Comparison(jobs, links, _policies(*RULES_ON_TRACES, *LEARNED, *ALONE), seeds, _peers(*RESENT), rates)
 
 
 def _bytes(root: Path, seeds: tuple[int, ...], rates: Rates) -> Comparison:
