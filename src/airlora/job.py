@@ -172,27 +172,25 @@ def resolve_policy(policy: Policy, link: Link, schema: Schema, config: RunConfig
     Args:
         schema: of the model at its largest ranks.
     """
+    expected_bytes = link.observe(0.0).rate_bps * config.deadline_s / 8
     if isinstance(policy, AdaLora | Fixed) and policy.rank is None:
-        rank = _fitting_rank(schema, link, config, policy.bits)
-        return replace(policy, rank=max(1, config.max_rank // 2 if rank is None else rank))
+        unknown = np.isnan(expected_bytes)
+        rank = config.max_rank // 2 if unknown else _fitting_rank(schema, expected_bytes, policy.bits)
+        return replace(policy, rank=max(1, rank))
     if isinstance(policy, Fit | AirLlm) and policy.alone != "never":
         nested, whole = replace(policy, alone="never"), int(schema.r_max.max())
-        expected = link.observe(0.0).rate_bps * config.deadline_s / 8
-        if policy.alone == "link":
-            return Alone(nested, whole) if _fitting_rank(schema, link, config, WIDE_BITS) == whole else nested
-        if np.isnan(expected) or (policy.alone == "auto" and schema.head):
+        if np.isnan(expected_bytes) or (policy.alone == "auto" and schema.head):
             return nested
-        rank = _rank_for(schema, expected)
+        if policy.alone == "link":
+            return Alone(nested, whole) if _fitting_rank(schema, expected_bytes, WIDE_BITS) == whole else nested
+        rank = _rank_alone(schema, expected_bytes)
         return Alone(nested, rank, grows=rank < whole) if rank >= min(FEWEST_ALONE, whole) else nested
     return policy
 
 
-def _fitting_rank(schema: Schema, link: Link, config: RunConfig, bits: int) -> int | None:
-    """The largest uniform rank that fits the budget estimated before the first round; None while nothing is known."""
-    budget = link.observe(0.0).rate_bps * config.deadline_s / 8
-    if np.isnan(budget):
-        return None
-    return largest_uniform_rank(Costs.nominal(schema), budget, bits, bits if schema.head else 0)
+def _fitting_rank(schema: Schema, budget_bytes: float, bits: int) -> int:
+    """The largest uniform rank, 0 … max(r_max), whose first update fits so many bytes; they are not NaN."""
+    return largest_uniform_rank(Costs.nominal(schema), budget_bytes, bits, bits if schema.head else 0)
 
 
 ALONE_ROOM = 4.0
@@ -203,10 +201,9 @@ FEWEST_ALONE = 8
 """Components from which on one rank alone is worth more than the prefixes of a nested adapter, see LOG.md."""
 
 
-def _rank_for(schema: Schema, expected_bytes: float) -> int:
-    """The rank to train alone where a round is expected to carry so much."""
-    head_bits = WIDE_BITS if schema.head else 0
-    return max(1, largest_uniform_rank(Costs.nominal(schema), ALONE_ROOM * expected_bytes, WIDE_BITS, head_bits))
+def _rank_alone(schema: Schema, expected_bytes: float) -> int:
+    """The rank to train alone, at least 1, where a round is expected to carry so many bytes."""
+    return max(1, _fitting_rank(schema, ALONE_ROOM * expected_bytes, WIDE_BITS))
 
 
 def make_workload(config: RunConfig, loaded: LoadedModel, dataset: Dataset) -> Workload:
@@ -236,7 +233,7 @@ def _growing(rank: int, lr: float, schema: Schema, optimizer: NestedOptimizer) -
     def learning_rate(now: int) -> float:
         return lr * (now / rank) ** RANK_EXPONENT
 
-    return GrowingStrategy(rank, optimizer, lambda expected: _rank_for(schema, expected), learning_rate)
+    return GrowingStrategy(rank, optimizer, lambda expected_bytes: _rank_alone(schema, expected_bytes), learning_rate)
 
 
 def _adalora(config: RunConfig, policy: AdaLora, adapter: NestedAdapter, optimizer: NestedOptimizer) -> AdaLoraStrategy:

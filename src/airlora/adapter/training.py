@@ -129,6 +129,7 @@ class GrowingStrategy(Strategy):
 
     Args:
         rank: the first one, a prefix of the schema.
+        optimizer: of the adapter; its rate follows the rank.
         fitting: from what a round is expected to carry, in bytes, to the rank that suits it.
         learning_rate: of a rank.
     """
