@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -188,20 +188,44 @@ def test_what_is_expected_is_the_mean_of_the_estimate_and_of_what_rounds_carried
     assert told[1] == pytest.approx((16e3 + 80e3 + estimate) / 3 * CONFIG.deadline_s / 8)
 
 
+@dataclass(frozen=True)
 class Asks(Policy):
-    """For one component of everything, at three bits."""
+    """For one component of everything, at so many bits."""
+
+    bits: tuple[int, ...]
 
     def decide(self, observation: Observation) -> Allocation:
         count = len(observation.schema.projections)
-        return Allocation(np.ones(count, np.int64), np.full(count, 3), 3, 500.0, byte_price=0.5)
+        return Allocation(np.ones(count, np.int64), np.resize(self.bits, count), 0, 500.0, byte_price=0.5)
+
+
+def answer(inner: Policy, carried: float) -> Allocation:
+    """Of all four components trained alone, where the link is expected to carry that many times them at three bits."""
+    schema = built("fit", WIDE).adapter.schema
+    costs, ranks = Costs.nominal(schema), schema.r_max
+    whole = costs.update_bytes(Allocation(ranks, np.full(len(ranks), 3), 0, math.inf))
+    seen = SimpleNamespace(
+        trained_ranks=ranks, schema=schema, costs=costs, budget_bytes=carried * whole, byte_price=lambda weight: 0.0
+    )
+    return Alone(inner, 4).decide(seen)  # type: ignore[arg-type]
 
 
 def test_no_part_of_a_rank_that_is_trained_alone_is_asked_for() -> None:
-    seen = SimpleNamespace(trained_ranks=np.full(3, 4), schema=SimpleNamespace(projections=(None,) * 3))
-    allocation = Alone(Asks(), 4).decide(seen)  # type: ignore[arg-type]
-    assert allocation.ranks.tolist() == [4, 4, 4]
-    assert (allocation.bits.tolist(), allocation.budget_bytes, allocation.byte_price) == ([3, 3, 3], 500.0, 0.5)
+    allocation = answer(Asks((3,)), 0.5)
+    assert set(allocation.ranks.tolist()) == {4}
+    assert (set(allocation.bits.tolist()), allocation.budget_bytes, allocation.byte_price) == ({3}, 500.0, 0.5)
     assert allocation.keeps_ranks
+
+
+def test_bits_that_buy_no_components_are_not_saved() -> None:
+    """Where all of it is carried at three bits, a learned policy's two are three; more stay."""
+    assert answer(Asks((2, 8)), 10).bits[:2].tolist() == [3, 8]
+    assert set(answer(Asks((2,)), 1.01).bits.tolist()) == {3}
+    assert set(answer(Asks((2,)), 0.99).bits.tolist()) == {2}
+
+
+def test_a_users_bits_are_kept() -> None:
+    assert set(answer(make_policy("fit:bits=2", 0), 10).bits.tolist()) == {2}
 
 
 @pytest.mark.parametrize("spec", ["fit:alone=always", "airllm:alone=yes"])

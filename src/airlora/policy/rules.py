@@ -158,6 +158,9 @@ class Alone(Policy):
     """Another policy's bits, budget and price for one rank that is trained alone: always all of it, as no part of it
     is a model.
 
+    What a learned policy gives fewer bits than ``LEAN_BITS`` gets those where the estimate carries all of it so: it has
+    learnt that bits saved buy components, and here there are none to buy.
+
     Attributes:
         inner: decides bits, budget and price.
         rank: of every projection.
@@ -182,7 +185,11 @@ class Alone(Policy):
 
     def decide(self, observation: Observation) -> Allocation:
         """The other policy's answer, at the trained ranks."""
-        return replace(self.inner.decide(observation), ranks=observation.trained_ranks, keeps_ranks=True)
+        chosen = replace(self.inner.decide(observation), ranks=observation.trained_ranks, keeps_ranks=True)
+        if isinstance(self.inner, Fit):  # its bits are no fewer, or a user's choice
+            return chosen
+        finer = replace(chosen, bits=np.maximum(chosen.bits, LEAN_BITS))
+        return finer if observation.costs.update_bytes(finer) <= observation.budget_bytes else chosen
 
 
 @dataclass(frozen=True)
