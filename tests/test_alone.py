@@ -199,7 +199,7 @@ class Asks(Policy):
         return Allocation(np.ones(count, np.int64), np.resize(self.bits, count), 0, 500.0, byte_price=0.5)
 
 
-def answer(inner: Policy, carried: float) -> Allocation:
+def answer(policy: Alone, carried: float) -> Allocation:
     """Of all four components trained alone, where the link is expected to carry that many times them at three bits."""
     schema = built("fit", WIDE).adapter.schema
     costs, ranks = Costs.nominal(schema), schema.r_max
@@ -207,11 +207,11 @@ def answer(inner: Policy, carried: float) -> Allocation:
     seen = SimpleNamespace(
         trained_ranks=ranks, schema=schema, costs=costs, budget_bytes=carried * whole, byte_price=lambda weight: 0.0
     )
-    return Alone(inner, 4).decide(seen)  # type: ignore[arg-type]
+    return policy.decide(seen)  # type: ignore[arg-type]
 
 
 def test_no_part_of_a_rank_that_is_trained_alone_is_asked_for() -> None:
-    allocation = answer(Asks((3,)), 0.5)
+    allocation = answer(Alone(Asks((3,)), 4), 0.5)
     assert set(allocation.ranks.tolist()) == {4}
     assert (set(allocation.bits.tolist()), allocation.budget_bytes, allocation.byte_price) == ({3}, 500.0, 0.5)
     assert allocation.keeps_ranks
@@ -219,13 +219,15 @@ def test_no_part_of_a_rank_that_is_trained_alone_is_asked_for() -> None:
 
 def test_bits_that_buy_no_components_are_not_saved() -> None:
     """Where all of it is carried at three bits, a learned policy's two are three; more stay."""
-    assert answer(Asks((2, 8)), 10).bits[:2].tolist() == [3, 8]
-    assert set(answer(Asks((2,)), 1.01).bits.tolist()) == {3}
-    assert set(answer(Asks((2,)), 0.99).bits.tolist()) == {2}
+    assert answer(Alone(Asks((2, 8)), 4), 10).bits[:2].tolist() == [3, 8]
+    assert set(answer(Alone(Asks((2,)), 4), 1.01).bits.tolist()) == {3}
+    assert set(answer(Alone(Asks((2,)), 4), 0.99).bits.tolist()) == {2}
 
 
 def test_a_users_bits_are_kept() -> None:
-    assert set(answer(make_policy("fit:bits=2", 0), 10).bits.tolist()) == {2}
+    policy = built("fit:bits=2,alone=link", WIDE).policy
+    assert isinstance(policy, Alone)
+    assert set(answer(policy, 10).bits.tolist()) == {2}
 
 
 @pytest.mark.parametrize("spec", ["fit:alone=always", "airllm:alone=yes"])

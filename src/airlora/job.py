@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ from airlora.factors import Schema
 from airlora.link import Link
 from airlora.plugins import find_plugins, registry_for
 from airlora.policy import AdaLora, AirLlm, Fit, Fixed, Policy
-from airlora.policy.rules import WIDE_BITS, Alone
+from airlora.policy.rules import LEAN_BITS, WIDE_BITS, Alone
 from airlora.rates import RANK_EXPONENT, automatic_head_lr, automatic_lr
 from airlora.spec import build
 from airlora.workload.base import Workload
@@ -179,12 +180,13 @@ def resolve_policy(policy: Policy, link: Link, schema: Schema, config: RunConfig
         return replace(policy, rank=max(1, rank))
     if isinstance(policy, Fit | AirLlm) and policy.alone != "never":
         nested, whole = replace(policy, alone="never"), int(schema.r_max.max())
+        alone = partial(Alone, nested, least_bits=policy.bits or LEAN_BITS)
         if np.isnan(expected_bytes) or (policy.alone == "auto" and schema.head):
             return nested
         if policy.alone == "link":
-            return Alone(nested, whole) if _fitting_rank(schema, expected_bytes, WIDE_BITS) == whole else nested
+            return alone(whole) if _fitting_rank(schema, expected_bytes, WIDE_BITS) == whole else nested
         rank = _rank_alone(schema, expected_bytes)
-        return Alone(nested, rank, grows=rank < whole) if rank >= min(FEWEST_ALONE, whole) else nested
+        return alone(rank, grows=rank < whole) if rank >= min(FEWEST_ALONE, whole) else nested
     return policy
 
 

@@ -158,13 +158,14 @@ class Alone(Policy):
     """Another policy's bits, budget and price for one rank that is trained alone: always all of it, as no part of it
     is a model.
 
-    What a learned policy gives fewer bits than ``LEAN_BITS`` gets those where the estimate carries all of it so: it has
-    learnt that bits saved buy components, and here there are none to buy.
+    Where the estimate carries all of it at ``least_bits``, it has no fewer: a learned policy has learnt that bits saved
+    buy components, and here there are none to buy.
 
     Attributes:
         inner: decides bits, budget and price.
         rank: of every projection.
         grows: whether the rank grows once the link proves wider.
+        least_bits: per number, where they fit; a user's own bits, if there are any.
     """
 
     training: ClassVar[Training] = "fixed"
@@ -172,6 +173,7 @@ class Alone(Policy):
     inner: Policy
     rank: int
     grows: bool = False
+    least_bits: int = LEAN_BITS
 
     @property
     def tuning_key(self) -> str:
@@ -186,9 +188,7 @@ class Alone(Policy):
     def decide(self, observation: Observation) -> Allocation:
         """The other policy's answer, at the trained ranks."""
         chosen = replace(self.inner.decide(observation), ranks=observation.trained_ranks, keeps_ranks=True)
-        if isinstance(self.inner, Fit):  # its bits are no fewer, or a user's choice
-            return chosen
-        finer = replace(chosen, bits=np.maximum(chosen.bits, LEAN_BITS))
+        finer = replace(chosen, bits=np.maximum(chosen.bits, self.least_bits))
         return finer if observation.costs.update_bytes(finer) <= observation.budget_bytes else chosen
 
 
