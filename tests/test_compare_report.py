@@ -27,6 +27,7 @@ from airlora.compare.cells import (
     measure_tables,
     multiplicity_text,
     percent,
+    rate_rows,
     seeds_text,
     verdict_rows,
 )
@@ -245,6 +246,44 @@ def test_over_one_link_a_family_is_the_curve(tmp_path):
     assert rates.loc[("peft-lora:file=fp16,steps=3", "peft-lora:file=fp16")]["mean"] == pytest.approx(1.0)
     # The best of all peers is the cheaper of the two at every quality.
     assert rates.loc[("uniform", "peft:file=fp16")]["mean"] == pytest.approx(-0.75)
+
+
+def fill_open(out: Path, seeds: int = 2) -> Path:
+    """One open link: a policy with a quarter of the bytes of fp16 files, an eighth of those of fp32 ones."""
+    for seed in range(seeds):
+        for rank, gained in ((1, 0.1), (2, 0.2), (4, 0.3)):
+            write_arm(out, "j", "open", f"fixed:rank={rank},bits=4", seed, [gained], [100 * rank], 1.0)
+            for method in ("lora", "dora"):
+                for file, size in (("fp32", 800), ("fp16", 400)):
+                    arm = f"peft-{method}:rank={rank},file={file}"
+                    write_arm(out, "j", "open", arm, seed, [gained], [size * rank], 1.0)
+    write_comparison(out, {"open": "awgn:snr_db=60"})
+    gather(out)
+    return out
+
+
+def test_over_one_link_policies_are_held_against_every_kind_of_file(tmp_path):
+    found = read_findings(fill_open(tmp_path))
+    rows = {(row[0], row[1]): row[2] for row in rate_rows(found, "j")}
+    assert rows["fixed", "peft:file=fp16"] == "-75 % [-75 %, -75 %]"
+    assert rows["fixed", "peft:file=fp32"] == "-88 % [-88 %, -88 %]"
+    assert rows["peft:file=fp32", "peft:file=fp16"] == "+100 % [+100 %, +100 %]"
+    assert ("peft-lora:file=fp16", "peft:file=fp32") not in rows, "peers are held against one kind of file"
+
+
+def test_the_readme_of_a_comparison_over_one_link_says_bytes_at_equal_quality(tmp_path):
+    out = fill_open(tmp_path)
+    block = results_block(out)
+    assert "| job | curve | against `peft:file=fp16` | against `peft:file=fp32` |" in block
+    assert "| j | `fixed` | -75 % [-75 %, -75 %] | -88 % [-88 %, -88 %] |" in block
+    assert block.count("\n| j |") == 1
+    assert "commit abc1234, `airlora compare --out OUT --seeds 3`; seeds 0, 1" in block
+    # A seed whose fronts do not overlap defines nothing, and the figure says so.
+    for rank in (1, 2):
+        write_arm(out, "j", "open", f"fixed:rank={rank},bits=4", 2, [0.4 + 0.01 * rank], [100 * rank], 1.0)
+        write_arm(out, "j", "open", f"peft-dora:rank={rank},file=fp16", 2, [0.1 * rank], [400 * rank], 1.0)
+    gather(out)
+    assert "| j | `fixed` | -75 % [-75 %, -75 %] (2 of 3) | -88 % [-88 %, -88 %] |" in results_block(out)
 
 
 def test_reports_are_the_same_when_written_again(tmp_path):

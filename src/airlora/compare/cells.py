@@ -139,26 +139,33 @@ def arm_order(found: Findings) -> list[str]:
 
 
 def rate_rows(found: Findings, job: str) -> list[list[str]]:
-    """Rate differences against the reference's curve (or against every curve where it has none)."""
+    """Rate differences against the reference's curve (or against every curve where it has none).
+
+    Over one link the references are the best of all peers with each kind of file: fp16 for every curve, the others
+    for policies.
+    """
     rates = found.rates
     if rates.empty:
         return []
     rates = rates[rates["job"] == job]
-    candidates = (found.reference(), tables.all_peers("fp16"), tables.family(found.reference()))
-    reference = next((name for name in candidates if name in set(rates["other"])), None)
-    if reference:
-        rates = rates[rates["other"] == reference]
+    if files := all_peers_curves(rates):
+        rates = rates[
+            rates["other"].isin(files) & (~rates["curve"].map(tables.is_of_peers) | (rates["other"] == files[0]))
+        ]
+    else:
+        candidates = (found.reference(), tables.family(found.reference()))
+        reference = next((name for name in candidates if name in set(rates["other"])), None)
+        rates = rates[rates["other"] == reference] if reference else rates
     metric = str(found.means.loc[found.means["job"] == job, "metric"].iloc[0])
     rows = []
     for row in rates.to_dict("records"):
         known = row["defined"] > 0
-        interval = f" [{percent(row['low'])}, {percent(row['high'])}]" if known and math.isfinite(row["low"]) else ""
         overlap = (quality(row[name], metric) for name in ("low_quality", "high_quality"))
         rows.append(
             [
                 row["curve"],
                 row["other"],
-                percent(row["mean"]) + interval if known else f"undefined: {row['reason']}",
+                rate_interval(row) if known else f"undefined: {row['reason']}",
                 f"{percent(row['worst'])} at {quality(row['worst_quality'], metric)}" if known else UNKNOWN,
                 "–".join(overlap) if known else UNKNOWN,
                 f"{row['defined']} of {row['seeds']}",
@@ -166,6 +173,39 @@ def rate_rows(found: Findings, job: str) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def all_peers_curves(rates: pd.DataFrame) -> list[str]:
+    """Those of ``tables.all_peers`` among rate differences, fp16 first."""
+    curves = [name for name in dict.fromkeys(rates["other"]) if name.startswith(f"{tables.ALL_PEERS}:")]
+    return sorted(curves, key=lambda name: name != tables.all_peers("fp16"))
+
+
+def rate_interval(row: Any) -> str:
+    """``-85 % [-86 %, -84 %]``; the mean alone where there is no interval."""
+    interval = f" [{percent(row['low'])}, {percent(row['high'])}]" if math.isfinite(row["low"]) else ""
+    return percent(row["mean"]) + interval
+
+
+def equal_quality_cells(found: Findings) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows, one a job and curve of policies: bytes against the best of all peers with each kind of file.
+
+    How many seeds define a figure is said where some do not. There are no rows where peers have no such curves.
+    """
+    rates = found.rates
+    files = [] if rates.empty else all_peers_curves(rates)
+    rows = []
+    for (job, curve), group in rates.groupby(["job", "curve"], sort=False) if files else []:
+        if not tables.is_of_peers(str(curve)):
+            by_file = {row["other"]: row for row in group.to_dict("records")}
+            rows.append([str(job), f"`{curve}`", *(_equal_quality(by_file.get(name)) for name in files)])
+    return ["job", "curve", *(f"against `{name}`" for name in files)], rows
+
+
+def _equal_quality(row: Any) -> str:
+    if row is None or not row["defined"]:
+        return UNKNOWN
+    return rate_interval(row) + ("" if row["defined"] == row["seeds"] else f" ({row['defined']} of {row['seeds']})")
 
 
 RATE_HEADINGS = (

@@ -110,10 +110,19 @@ def _comparison(found: Findings, folder: Path) -> list[str]:
 
 
 def results_block(out: Path) -> str:
-    """The short form for README.md: for every job ``budget_cells``, and what made them."""
+    """The short form for README.md: for every job ``budget_cells``, or of a comparison over one link
+    ``equal_quality_cells``; and what made them."""
     from airlora.compare.results import read_findings
 
     found = read_findings(out)
+    headings, rows = cells.equal_quality_cells(found)
+    parts = [table(headings, rows)] if rows else _by_budget(found)
+    more = f", and {len(found.commands) - 1} more (docs/results.md)" if len(found.commands) > 1 else ""
+    made = f"Made at {cells.commits_text(found)}, `{found.commands[0]}`{more}"
+    return "\n".join([*parts, f"{made}; {cells.seeds_text(found)}.\n" if rows else f"{made}\n"])
+
+
+def _by_budget(found: Findings) -> list[str]:
     parts = []
     for job in dict.fromkeys(found.means["job"]):
         first = found.means[found.means["job"] == job].iloc[0]
@@ -128,9 +137,7 @@ def results_block(out: Path) -> str:
         )
         headings, rows = cells.budget_cells(found, job)
         parts.append(table(headings, [[f"`{arm}`", *values] for arm, *values in rows]))
-    more = f", and {len(found.commands) - 1} more (docs/results.md)" if len(found.commands) > 1 else ""
-    parts.append(f"Made at {cells.commits_text(found)}, `{found.commands[0]}`{more}\n")
-    return "\n".join(parts)
+    return parts
 
 
 def replace_block(text: str, name: str, block: str) -> str:

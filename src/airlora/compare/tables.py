@@ -246,7 +246,8 @@ def reference_arm(arms: pd.DataFrame, measure: str = "edge_quality") -> str:
 
 
 _SIZE_KEYS = ("rank", "bits", "divide", "rounding")
-_ALL_PEERS = "peft"
+ALL_PEERS = "peft"
+"""The curve of all peers together, of which there is one for each kind of file."""
 
 
 def family(arm: str) -> str:
@@ -256,7 +257,12 @@ def family(arm: str) -> str:
 
 def all_peers(file: str) -> str:
     """Name of the curve of the best that any peer reaches with a kind of file."""
-    return f"{_ALL_PEERS}:file={file}"
+    return f"{ALL_PEERS}:file={file}"
+
+
+def is_of_peers(curve: str) -> bool:
+    """Whether a curve of ``rate_differences`` is one of peers, alone or together, and not of policies."""
+    return curve.partition(":")[0] == ALL_PEERS or curve.startswith(f"{ALL_PEERS}-")
 
 
 def _without(arm: str, *left_out: str) -> str:
@@ -272,7 +278,7 @@ def _curves(group: pd.DataFrame) -> pd.DataFrame:
     each = group.assign(curve=[_without(arm, *_SIZE_KEYS) for arm in group["arm"]])
     peers = group[group["arm_kind"] == "peer"]
     files = [re.search(r"file=([^,]+)", arm) for arm in peers["arm"]]
-    pooled = peers.assign(curve=[all_peers(found[1]) if found else _ALL_PEERS for found in files])
+    pooled = peers.assign(curve=[all_peers(found[1]) if found else ALL_PEERS for found in files])
     return pd.concat([each, pooled]) if peers["arm"].map(family).nunique() > 1 else each
 
 
