@@ -6,7 +6,7 @@ The rows of every folder OUT of ``airlora compare`` go to docs/results/NAME, NAM
 and arms of several sittings add up. The page has a section for each, and its figure is drawn anew; sections of before
 there were such rows stay as the page has them. Hand-written notes on comparison NAME are read from docs/notes/NAME.md;
 docs/notes/introduction.md and docs/notes/appendix.md open and close the page. README.md has a table for a comparison
-NAME where it has the lines <!-- results:NAME --> and <!-- /results -->.
+NAME where it has the lines <!-- results:NAME --> and <!-- /results -->; <!-- results:NAME ARM … --> shows some arms.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from airlora.compare.markdown import replace_block, results_block, results_page
+from airlora.compare.markdown import block_arms, replace_block, results_block, results_page
 from airlora.compare.published import draw_published, publish
 
 
@@ -37,9 +37,9 @@ def main() -> None:
     print(f"wrote {docs}")
     if options.readme:
         text = options.readme.read_text(encoding="utf-8")
-        named = [folder for folder in folders if f"<!-- results:{folder.name} -->" in text]
-        for folder in named:
-            text = replace_block(text, folder.name, results_block(folder))
+        named = {folder: arms for folder in folders if (arms := block_arms(text, folder.name)) is not None}
+        for folder, arms in named.items():
+            text = replace_block(text, folder.name, results_block(folder, arms))
         options.readme.write_text(text, encoding="utf-8")
         print(f"replaced in {options.readme}: {', '.join(path.name for path in named) or 'no block has such a name'}")
 

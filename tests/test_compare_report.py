@@ -33,7 +33,7 @@ from airlora.compare.cells import (
 )
 from airlora.compare.figures import _round_ticks as round_ticks
 from airlora.compare.figures import arm_styles, pareto_charts
-from airlora.compare.markdown import replace_block, results_block, results_page
+from airlora.compare.markdown import block_arms, replace_block, results_block, results_page
 from airlora.compare.published import publish
 from airlora.compare.results import gather, read_findings, results_table, write_reports
 from airlora.errors import InputError, OutputError, StoreError
@@ -406,6 +406,21 @@ def test_readme_blocks_are_replaced_and_nothing_else(out):
     assert replace_block(new, "small", results_block(out)) == new
     with pytest.raises(InputError, match="results:other"):
         replace_block(text, "other", "")
+
+
+def test_a_readme_block_may_name_the_arms_that_it_shows(out):
+    text = "<!-- results:small fit peft-lora:rank=8 -->\nold\n<!-- /results -->\n"
+    assert block_arms(text, "small") == ["fit", "peft-lora:rank=8"]
+    assert block_arms("<!-- results:small -->\n<!-- /results -->\n", "small") == []
+    assert block_arms(text, "other") is None
+    block = results_block(out, ["fit", "peft-lora:rank=8"])
+    assert "| `fit` | 51.0" in block
+    assert "`uniform:rank=2`" not in block
+    assert "2 of 3 arms; all are in docs/results.md." in block
+    new = replace_block(text, "small", block)
+    assert new.startswith("<!-- results:small fit peft-lora:rank=8 -->\n`intents`: accuracy")
+    with pytest.raises(InputError, match=r"no arm 'flood'; there are: fit, uniform:rank=2, peft-lora:rank=8"):
+        results_block(out, ["flood"])
 
 
 def test_links_are_grouped_by_the_order_of_magnitude_of_their_budget(out):

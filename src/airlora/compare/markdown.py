@@ -109,20 +109,32 @@ def _comparison(found: Findings, folder: Path) -> list[str]:
     return parts
 
 
-def results_block(out: Path) -> str:
+def results_block(out: Path, arms: Sequence[str] = ()) -> str:
     """The short form for README.md: for every job ``budget_cells``, or of a comparison over one link
-    ``equal_quality_cells``; and what made them."""
+    ``equal_quality_cells``; and what made them.
+
+    Args:
+        out: a comparison's folder.
+        arms: those to show by budget; none: all.
+
+    Raises:
+        InputError: the comparison has no such arm. OutputError, StoreError: see ``read_findings``.
+    """
     from airlora.compare.results import read_findings
 
     found = read_findings(out)
+    if unknown := [arm for arm in arms if arm not in set(found.means["arm"])]:
+        raise InputError(
+            f"comparison {found.name!r} has no arm {unknown[0]!r}; there are: {', '.join(cells.arm_order(found))}"
+        )
     headings, rows = cells.equal_quality_cells(found)
-    parts = [table(headings, rows)] if rows else _by_budget(found)
+    parts = [table(headings, rows)] if rows else _by_budget(found, arms)
     more = f", and {len(found.commands) - 1} more (docs/results.md)" if len(found.commands) > 1 else ""
     made = f"Made at {cells.commits_text(found)}, `{found.commands[0]}`{more}"
     return "\n".join([*parts, f"{made}; {cells.seeds_text(found)}.\n" if rows else f"{made}\n"])
 
 
-def _by_budget(found: Findings) -> list[str]:
+def _by_budget(found: Findings, arms: Sequence[str]) -> list[str]:
     parts = []
     for job in dict.fromkeys(found.means["job"]):
         first = found.means[found.means["job"] == job].iloc[0]
@@ -136,8 +148,22 @@ def _by_budget(found: Findings) -> list[str]:
             f" ({named}) and {cells.seeds_text(found, job)}. Before training: {base}.\n"
         )
         headings, rows = cells.budget_cells(found, job)
-        parts.append(table(headings, [[f"`{arm}`", *values] for arm, *values in rows]))
+        shown = [[f"`{arm}`", *values] for arm, *values in rows if not arms or arm in arms]
+        parts.append(table(headings, shown))
+        if len(shown) < len(rows):
+            parts.append(f"{len(shown)} of {len(rows)} arms; all are in docs/results.md.\n")
     return parts
+
+
+def block_arms(text: str, name: str) -> list[str] | None:
+    """The arms that stand in the mark of a block, ``<!-- results:NAME ARM … -->``; None where there is no block."""
+    found = _block(name).search(text)
+    return found["arms"].split() if found else None
+
+
+def _block(name: str) -> re.Pattern[str]:
+    begin = rf"(?P<begin><!-- results:{re.escape(name)}(?P<arms>( [^\s>]+)*) -->\n)"
+    return re.compile(rf"{begin}.*?(?P<end><!-- /results -->)", re.DOTALL)
 
 
 def replace_block(text: str, name: str, block: str) -> str:
@@ -146,12 +172,12 @@ def replace_block(text: str, name: str, block: str) -> str:
     Raises:
         InputError: the text has no such block.
     """
-    pattern = re.compile(rf"(<!-- results:{re.escape(name)} -->\n).*?(<!-- /results -->)", re.DOTALL)
+    pattern = _block(name)
     if not pattern.search(text):
         raise InputError(
             f"no block <!-- results:{name} --> … <!-- /results --> was found; add it where the table belongs"
         )
-    return pattern.sub(lambda match: f"{match[1]}{block.strip()}\n{match[2]}", text, count=1)
+    return pattern.sub(lambda match: f"{match['begin']}{block.strip()}\n{match['end']}", text, count=1)
 
 
 def write_block(page: Path, name: str, block: str | None) -> None:
