@@ -448,6 +448,21 @@ def test_the_script_publishes_and_writes_docs_and_readme(out, tmp_path, monkeypa
         assert "`stories`: nll" in readme.read_text()
 
 
+@pytest.mark.slow
+def test_the_pages_of_this_project_are_those_of_its_published_rows():
+    root = Path(__file__).parents[1]
+    folders = sorted(path.parent for path in (root / "docs" / "results").glob("*/comparison.json"))
+    page, readme = ((root / name).read_text(encoding="utf-8") for name in ("docs/results.md", "README.md"))
+    remedy = "write it with benchmarks/results_page.py"
+    same = results_page(folders, root / "docs" / "notes", page) == page  # not in the assert: a diff would take minutes
+    assert same, f"docs/results.md: {remedy}"
+    for folder in folders:
+        arms = block_arms(readme, folder.name)
+        if arms is not None:
+            same = replace_block(readme, folder.name, results_block(folder, arms)) == readme
+            assert same, f"README.md, {folder.name}: {remedy}"
+
+
 def test_over_one_link_all_measures_stand_side_by_side(out):
     found = read_findings(out)
     ((_, headings, rows),) = measure_tables(replace(found, means=found.means[found.means["link"] == "weak"]), "intents")
