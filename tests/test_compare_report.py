@@ -283,7 +283,19 @@ def test_the_readme_of_a_comparison_over_one_link_says_bytes_at_equal_quality(tm
         write_arm(out, "j", "open", f"fixed:rank={rank},bits=4", 2, [0.4 + 0.01 * rank], [100 * rank], 1.0)
         write_arm(out, "j", "open", f"peft-dora:rank={rank},file=fp16", 2, [0.1 * rank], [400 * rank], 1.0)
     gather(out)
-    assert "| j | `fixed` | -75 % [-75 %, -75 %] (2 of 3) | -88 % [-88 %, -88 %] |" in results_block(out)
+    write_arm(out, "k", "open", "fixed:rank=1,bits=4", 0, [0.1], [100], 1.0)
+    gather(out)
+    block = results_block(out)
+    assert "| j | `fixed` | -75 % [-75 %, -75 %] (2 of 3) | -88 % [-88 %, -88 %] |" in block
+    assert "| k" not in block, "one point is no curve"
+    for rank in (1, 2):
+        write_arm(out, "l", "open", f"fixed:rank={rank},bits=4", 0, [0.1 * rank], [100 * rank], 1.0)
+        for method in ("lora", "dora"):
+            arm = f"peft-{method}:rank={rank},file=fp16"
+            write_arm(out, "l", "open", arm, 0, [0.1 * rank], [200 * rank], 1.0)
+    gather(out)
+    row = "| l, seed 0 (one seed: no interval and no verdict) | `fixed` | -50 % | – |"
+    assert row in results_block(out)
 
 
 def test_reports_are_the_same_when_written_again(tmp_path):

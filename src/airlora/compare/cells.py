@@ -190,7 +190,8 @@ def rate_interval(row: Any) -> str:
 def equal_quality_cells(found: Findings) -> tuple[list[str], list[list[str]]]:
     """Headings and rows, one a job and curve of policies: bytes against the best of all peers with each kind of file.
 
-    How many seeds define a figure is said where some do not. There are no rows where peers have no such curves.
+    Said are a job's seeds where it has not all of them, and how many define a figure where some do not. There are no
+    rows where peers have no such curves.
     """
     rates = found.rates
     files = [] if rates.empty else all_peers_curves(rates)
@@ -198,7 +199,8 @@ def equal_quality_cells(found: Findings) -> tuple[list[str], list[list[str]]]:
     for (job, curve), group in rates.groupby(["job", "curve"], sort=False) if files else []:
         if not tables.is_of_peers(str(curve)):
             by_file = {row["other"]: row for row in group.to_dict("records")}
-            rows.append([str(job), f"`{curve}`", *(_equal_quality(by_file.get(name)) for name in files)])
+            only = "" if found.seeds_of(str(job)) == found.seeds else f", {seeds_text(found, str(job))}"
+            rows.append([f"{job}{only}", f"`{curve}`", *(_equal_quality(by_file.get(name)) for name in files)])
     return ["job", "curve", *(f"against `{name}`" for name in files)], rows
 
 
