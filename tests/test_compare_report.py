@@ -282,7 +282,6 @@ def test_the_readme_of_a_comparison_over_one_link_says_bytes_at_equal_quality(tm
     for rank in (1, 2):
         write_arm(out, "j", "open", f"fixed:rank={rank},bits=4", 2, [0.4 + 0.01 * rank], [100 * rank], 1.0)
         write_arm(out, "j", "open", f"peft-dora:rank={rank},file=fp16", 2, [0.1 * rank], [400 * rank], 1.0)
-    gather(out)
     write_arm(out, "k", "open", "fixed:rank=1,bits=4", 0, [0.1], [100], 1.0)
     gather(out)
     block = results_block(out)
