@@ -148,7 +148,7 @@ def rate_rows(found: Findings, job: str) -> list[list[str]]:
     if rates.empty:
         return []
     rates = rates[rates["job"] == job]
-    if files := all_peers_curves(rates):
+    if files := _all_peers_curves(rates):
         rates = rates[
             rates["other"].isin(files) & (~rates["curve"].map(tables.is_of_peers) | (rates["other"] == files[0]))
         ]
@@ -165,7 +165,7 @@ def rate_rows(found: Findings, job: str) -> list[list[str]]:
             [
                 row["curve"],
                 row["other"],
-                rate_interval(row) if known else f"undefined: {row['reason']}",
+                _rate_interval(row) if known else f"undefined: {row['reason']}",
                 f"{percent(row['worst'])} at {quality(row['worst_quality'], metric)}" if known else UNKNOWN,
                 "–".join(overlap) if known else UNKNOWN,
                 f"{row['defined']} of {row['seeds']}",
@@ -175,13 +175,13 @@ def rate_rows(found: Findings, job: str) -> list[list[str]]:
     return rows
 
 
-def all_peers_curves(rates: pd.DataFrame) -> list[str]:
+def _all_peers_curves(rates: pd.DataFrame) -> list[str]:
     """Those of ``tables.all_peers`` among rate differences, fp16 first."""
     curves = [name for name in dict.fromkeys(rates["other"]) if name.startswith(f"{tables.ALL_PEERS}:")]
     return sorted(curves, key=lambda name: name != tables.all_peers("fp16"))
 
 
-def rate_interval(row: Any) -> str:
+def _rate_interval(row: Any) -> str:
     """``-85 % [-86 %, -84 %]``; the mean alone where there is no interval."""
     interval = f" [{percent(row['low'])}, {percent(row['high'])}]" if math.isfinite(row["low"]) else ""
     return percent(row["mean"]) + interval
@@ -194,7 +194,7 @@ def equal_quality_cells(found: Findings) -> tuple[list[str], list[list[str]]]:
     rows where peers have no such curves.
     """
     rates = found.rates
-    files = [] if rates.empty else all_peers_curves(rates)
+    files = [] if rates.empty else _all_peers_curves(rates)
     rows = []
     for (job, curve), group in rates.groupby(["job", "curve"], sort=False) if files else []:
         if not tables.is_of_peers(str(curve)):
@@ -207,7 +207,7 @@ def equal_quality_cells(found: Findings) -> tuple[list[str], list[list[str]]]:
 def _equal_quality(row: Any) -> str:
     if row is None or not row["defined"]:
         return UNKNOWN
-    return rate_interval(row) + ("" if row["defined"] == row["seeds"] else f" ({row['defined']} of {row['seeds']})")
+    return _rate_interval(row) + ("" if row["defined"] == row["seeds"] else f" ({row['defined']} of {row['seeds']})")
 
 
 RATE_HEADINGS = (
