@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import airlora
-from airlora.compare.plan import OF_AN_ARM, Comparison
+from airlora.compare.plan import OF_AN_ARM, Comparison, Rates
 from airlora.compare.replay import write_json
 from airlora.plugins import plugin_versions
 
@@ -45,9 +45,14 @@ def describe(comparison: Comparison, command: str, suite: str | None, out: Path,
         "arms": arms,
         "peers": sorted({*before.get("peers", []), *comparison.peers}),
         "seeds": sorted({*before.get("seeds", []), *comparison.seeds}),
-        "rates": {**before.get("rates", {}), **comparison.rates},
+        "rates": {**before.get("rates", {}), **_rates(comparison)},
     }
     write_json(path, data)
+
+
+def _rates(comparison: Comparison) -> Rates:
+    """Of its jobs alone: a file may know others, and theirs may change."""
+    return {job: comparison.rates[job] for job in comparison.jobs if job in comparison.rates}
 
 
 def _commit() -> str:

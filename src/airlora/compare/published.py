@@ -84,7 +84,9 @@ def _jobs(made: dict[str, Any]) -> dict[str, Any]:
 def _together(earlier: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
     both = {**earlier, **made}
     both |= {part: {**earlier[part], **made[part]} for part in ("jobs", "links", "arms")}
-    both["rates"] = {job: {**earlier["rates"].get(job, {}), **rates} for job, rates in made["rates"].items()}
+    both["rates"] = dict(earlier["rates"])
+    for job, rates in made["rates"].items():
+        both["rates"][job] = {**both["rates"].get(job, {}), **rates}
     both |= {part: sorted({*earlier[part], *made[part]}) for part in ("seeds", "peers")}
     return both | {"commands": list(dict.fromkeys([*earlier["commands"], *made["commands"]]))}
 
