@@ -246,11 +246,13 @@ def test_an_empty_grid_is_refused():
 
 
 def test_what_was_asked_for_adds_up_over_sittings(tmp_path):
-    describe(comparison(("fit",)), "first", "quick", tmp_path, {"commit": "a", "versions": {}})
+    rates = {"tiny": {"nested": {"lr": 0.5}}, "of another job": {"nested": {"lr": 0.1}}}
+    describe(comparison(("fit",), rates=rates), "first", "quick", tmp_path, {"commit": "a", "versions": {}})
     describe(comparison(("flood",), seeds=(0, 1)), "second", None, tmp_path, {"commit": "b", "versions": {}})
     made = json.loads((tmp_path / "comparison.json").read_text())
     assert (made["command"], made["commands"], made["suite"]) == ("second", ["first", "second"], "quick")
     assert (list(made["arms"]), made["seeds"], made["commit"]) == (["fit", "flood"], [0, 1], "b")
+    assert made["rates"] == {"tiny": {"nested": {"lr": 0.5}}}
 
 
 def test_an_estimate_by_hand(tmp_path):

@@ -24,6 +24,7 @@ from airlora.compare.cells import (
     budget_groups,
     difference,
     kilobytes,
+    match_rows,
     measure_tables,
     multiplicity_text,
     percent,
@@ -53,8 +54,9 @@ def write_arm(
     bytes_on_air: list[int],
     capacity: float,
     metric: str = "accuracy",
+    test_gain: float | None = None,
 ) -> None:
-    """One finished arm, as the harness writes it; its last gain holds on the test split too."""
+    """One finished arm, as the harness writes it; its last gain holds on the test split unless that has its own."""
     sign, base = (1, 0.2) if metric == "accuracy" else (-1, 3.0)
     peer = arm.startswith("peft-")
     folder = out / "arms" / job / f"seed-{seed}" / link / re.sub(r"[^\w.=-]+", "_", arm)
@@ -89,7 +91,7 @@ def write_arm(
         "base_quality": base,
         "head_only_quality": None if metric == "nll" else base + 0.1,
         "cloud_quality": base + sign * 0.5,
-        "edge_quality": base + sign * gains[-1],
+        "edge_quality": base + sign * (gains[-1] if test_gain is None else test_gain),
         "validation": {"base_quality": base},
         "deadline_s": 1.0,
         "plain_lora_bytes": FILE_BYTES,
@@ -271,6 +273,44 @@ def test_over_one_link_policies_are_held_against_every_kind_of_file(tmp_path):
     assert ("peft-lora:file=fp16", "peft:file=fp32") not in rows, "peers are held against one kind of file"
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "nll"])
+def test_the_smallest_that_is_no_worse_is_chosen_on_validation_and_judged_on_test(tmp_path, metric):
+    def fill(arm: str, seed: int, gained: float, size: int, test_gain: float) -> None:
+        write_arm(tmp_path, "j", "open", arm, seed, [gained], [size], 1.0, metric, test_gain)
+
+    for seed, wiggle in enumerate((-0.01, 0.01)):
+        fill("fixed:rank=1,bits=4", seed, 0.19, 100, 0.9)  # what would win on the test split
+        fill("fixed:rank=2,bits=4", seed, 0.21 + wiggle, 200, 0.15)  # no worse in the mean alone
+        fill("fixed:rank=4,bits=4", seed, 0.30, 400, 0.3)
+        fill("uniform:rank=4,bits=4", seed, 0.1, 400, 0.1)
+        fill("peft-lora:rank=2,file=fp16", seed, 0.2, 1000, 0.2)
+        fill("peft-lora:rank=2,file=fp32", seed, 0.2, 2000, 0.2)
+    fill("peft-dora:rank=2,file=fp16", 1, 0.22, 1100, 0.2)
+    write_comparison(tmp_path, {"open": "awgn:snr_db=60"})
+    write_reports(tmp_path)
+    found = read_findings(tmp_path)
+    rows = found.matches.set_index(["curve", "peer"])
+    for file, ratio in (("fp16", 0.2), ("fp32", 0.1)):
+        row = rows.loc[("fixed", f"peft-lora:rank=2,file={file}")]
+        assert (row["arm"], row["ratio"], row["seeds"]) == ("fixed:rank=2,bits=4", pytest.approx(ratio), 2)
+        assert (row["difference"], row["verdict"]) == (pytest.approx(-0.05), "worse")
+    assert rows.loc[("fixed", "peft-dora:rank=2,file=fp16")]["arm"] == "fixed:rank=2,bits=4", "of the seed in common"
+    assert pd.isna(rows.loc[("uniform", "peft-lora:rank=2,file=fp16")]["arm"])
+    assert len(pd.read_csv(tmp_path / "matches.csv")) == len(rows) == 2 * 3
+    cells_of = {(row[0], row[2]): row[3:] for row in match_rows(found, "j")}
+    worse = "worse -5.0 [-5.0, -5.0]" if metric == "accuracy" else "worse -0.050 [-0.050, -0.050]"
+    assert cells_of["peft-lora:rank=2,file=fp16", "fixed"] == ["fixed:rank=2,bits=4", "0.2", "-80 %", worse]
+    assert cells_of["peft-lora:rank=2,file=fp16", "uniform"] == ["none", "–", "–", "–"]
+    assert ("peft-lora:rank=2,file=fp32", "fixed") not in cells_of, "one kind of file in tables"
+    for text in ((tmp_path / "report.html").read_text(encoding="utf-8"), results_page([tmp_path])):
+        assert "smallest that is no worse" in text
+
+
+def test_over_several_links_nothing_is_matched(out):
+    assert read_findings(out).matches.empty
+    assert "smallest that is no worse" not in (out / "report.html").read_text(encoding="utf-8")
+
+
 def test_the_readme_of_a_comparison_over_one_link_says_bytes_at_equal_quality(tmp_path):
     out = fill_open(tmp_path)
     block = results_block(out)
@@ -304,7 +344,7 @@ def test_reports_are_the_same_when_written_again(tmp_path):
                 tmp_path, "j", "open", f"uniform:rank={rank}", seed, [0.1 * rank + 0.01 * seed], [100 * rank], 1.0
             )
     write_comparison(tmp_path, {"open": "awgn:snr_db=60"})
-    names = ["summary.csv", "means.csv", "pairs.csv", "rates.csv", "report.html", "figures/pareto-j.svg"]
+    names = ["summary.csv", "means.csv", "pairs.csv", "rates.csv", "matches.csv", "report.html", "figures/pareto-j.svg"]
     write_reports(tmp_path)
     first = {name: (tmp_path / name).read_bytes() for name in names}
     write_reports(tmp_path)

@@ -71,7 +71,7 @@ def rate_difference(
     """Bytes that a method needs beyond the reference at equal quality, averaged over the common qualities.
 
     A curve that is not monotone counts by its Pareto front: a point that costs more and is no better is one
-    that nobody has to choose. Noise makes a front optimistic, for both sides alike.
+    that nobody has to choose. Noise makes a front optimistic, the more so the more points there are.
 
     Args:
         rate, quality: (points,) of the method: bytes, and quality with higher better (a negative

@@ -114,7 +114,7 @@ def verdict_rows(found: Findings, job: str, measure: str) -> tuple[list[str], li
 
 
 def _verdict(row: Any) -> str:
-    star = "*" if row["verdict"] in ("better", "worse") and row["q"] <= 0.05 else ""
+    star = "*" if row["verdict"] in ("better", "worse") and row.get("q", 1.0) <= 0.05 else ""
     text = f"{row['verdict']}{star} {difference(row['difference'], row['metric'])}"
     if not math.isfinite(row["low"]):
         return text
@@ -219,6 +219,34 @@ RATE_HEADINGS = (
     "seeds",
     "fewest points",
 )
+
+MATCH_HEADINGS = (
+    "peer",
+    "its kB",
+    "curve",
+    "smallest that is no worse",
+    "kB",
+    "bytes",
+    "difference at the end, test split [95 %]",
+)
+
+
+def match_rows(found: Findings, job: str) -> list[list[str]]:
+    """Cells under ``MATCH_HEADINGS``: each peer's fp16 file, by size, against the smallest arm of each policy."""
+    table = found.matches
+    if table.empty:
+        return []
+    table = table[(table["job"] == job) & ~table["peer"].str.contains(r"file=(?:fp32|fp16\+zstd)")]
+    sizes = found.means[found.means["job"] == job].set_index("arm")["bytes_on_air"]
+    rows = []
+    for row in sorted(table.to_dict("records"), key=lambda row: (row["curve"], sizes[row["peer"]])):
+        known = [row["peer"], kilobytes(sizes[row["peer"]]), row["curve"]]
+        if pd.isna(row["arm"]):
+            rows.append([*known, "none", *[UNKNOWN] * 3])
+        else:
+            size, ratio = kilobytes(row["bytes_on_air"]), percent(row["ratio"] - 1)
+            rows.append([*known, row["arm"], size, ratio, _verdict(row)])
+    return rows
 
 
 def seeds_text(found: Findings, job: str | None = None) -> str:

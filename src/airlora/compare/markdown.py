@@ -105,6 +105,12 @@ def _comparison(found: Findings, folder: Path) -> list[str]:
         if rates:
             parts.append("Bytes on air at equal quality (Bjøntegaard; negative is better):\n")
             parts.append(table(cells.RATE_HEADINGS, rates))
+        matches = cells.match_rows(found, job)
+        if matches:
+            parts.append(
+                "The smallest update that is no worse, chosen on the validation split, judged on the test split:\n"
+            )
+            parts.append(table(cells.MATCH_HEADINGS, matches))
     parts.append(cells.multiplicity_text(found))
     return parts
 

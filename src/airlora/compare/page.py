@@ -35,6 +35,7 @@ def render(found: Findings, charts: Charts) -> str:
         _section("gain", "By link", _by_job(charts.gain)),
         _section("verdicts", "Verdicts", _verdicts(found)),
         _section("rates", "Bytes at equal quality", _rates(found)),
+        *([] if found.matches.empty else [_section("matches", "The smallest that is no worse", _matches(found))]),
         *([_section("time", "Over time", _by_job(charts.time))] if charts.time else []),
         _section("all", "All figures", _all(found)),
         _section("measures", "How this was measured", _MEASURED),
@@ -108,6 +109,19 @@ def _rates(found: Findings) -> str:
         " excess in the overlap, in any seed. Where a Pareto front has only two or three points the figure is rough."
     )
     return _lead(lead) + "".join(parts)
+
+
+def _matches(found: Findings) -> str:
+    lead = (
+        "For each fp16 file of a peer the smallest update of a policy that is no worse on the validation split, in the"
+        " mean over seeds, and what the two differ by on the test split, which had no part in the choice: positive is"
+        " better. Other kinds of file are in matches.csv."
+    )
+    parts = [_lead(lead)]
+    for job in dict.fromkeys(found.means["job"]):
+        if rows := cells.match_rows(found, job):
+            parts.append(_heading(job) + _table(cells.MATCH_HEADINGS, rows, verdicts=True, style="white-space:nowrap"))
+    return "".join(parts)
 
 
 def _all(found: Findings) -> str:

@@ -37,7 +37,7 @@ class Findings:
     Attributes:
         name: of the folder. commands (of all sittings), suite, versions: what made it. links: name -> SPEC.
         rounds: one row a round (results.parquet). arms: one row an arm and seed. means: one row an arm.
-        pairs: paired differences. rates: Bjøntegaard's rate differences.
+        pairs: paired differences. rates: Bjøntegaard's rate differences. matches: smallest arms that are no worse.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Findings:
     means: pd.DataFrame
     pairs: pd.DataFrame
     rates: pd.DataFrame
+    matches: pd.DataFrame
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -143,13 +144,15 @@ def read_findings(out: Path) -> Findings:
             means=tables.over_seeds(arms),
             pairs=tables.paired_differences(arms),
             rates=tables.rate_differences(arms),
+            matches=tables.matches(arms),
         )
     except KeyError as error:
         raise StoreError(f"{out} lacks {error}; it is not a comparison of this version, run it again") from error
 
 
 def write_reports(out: Path) -> None:
-    """Write results.parquet, finals.csv, summary.csv, means.csv, pairs.csv, rates.csv, report.html and figures/.
+    """Write results.parquet, finals.csv, summary.csv, means.csv, pairs.csv, rates.csv, matches.csv, report.html and
+    figures/.
 
     Raises:
         OutputError: no arm has finished. StoreError: a file is not what ``airlora compare`` writes.
@@ -164,6 +167,7 @@ def write_reports(out: Path) -> None:
     found.means.to_csv(out / "means.csv", index=False)
     found.pairs.to_csv(out / "pairs.csv", index=False)
     found.rates.to_csv(out / "rates.csv", index=False)
+    found.matches.to_csv(out / "matches.csv", index=False)
     charts = draw_figures(found, out / "figures")
     (out / "report.html").write_text(render(found, charts), encoding="utf-8")
 

@@ -1,4 +1,5 @@
-"""The tables of a comparison: one row an arm and seed, means over seeds, paired differences, rate differences."""
+"""The tables of a comparison: one row an arm and seed, means over seeds, paired differences, rate differences, and the
+smallest arms that are no worse."""
 
 from __future__ import annotations
 
@@ -97,6 +98,7 @@ def _measures(group: pd.DataFrame, target_gain: float) -> dict[str, Any]:
         "mean_edge_quality": measures.time_average(
             group["t_s"], group["airtime_s"], group["edge_quality"], first["base_quality"], first["deadline_s"]
         ),
+        "validation_quality": float(group["edge_quality"].iloc[-1]),
         "rounds": len(group),
         "missed": int(group["missed"].sum()),
         "bytes_offered": int(group["bytes_offered"].sum()),
@@ -343,3 +345,67 @@ def _rate_row(parts: dict[Any, pd.DataFrame], first: Any, second: Any, seeds: li
 
 def _fewest(found: list[RateDifference]) -> int:
     return min((min(item.points) for item in found), default=0)
+
+
+def matches(arms: pd.DataFrame) -> pd.DataFrame:
+    """Over one link: for every arm of a peer the smallest arm of each policy that is no worse.
+
+    Which arm that is, is decided on the validation split, by means over the seeds that it has in common with the
+    peer's, so what they differ by on the test split is not flattered by the choice, however many arms a policy has.
+    (The Pareto fronts of ``rate_differences`` are chosen on the test split.)
+
+    Args:
+        arms: one row an arm and seed, of ``measure_arms``.
+
+    Returns:
+        One row a job, policy's ``curve`` (a ``family``) and ``peer``: the ``arm``, its ``bytes_on_air`` and the
+        peer's (``peer_bytes_on_air``), their ``ratio``, the ``difference`` of their quality at the end (test split,
+        in the unit of ``metric``, positive: the arm is better) with interval, ``seeds`` and ``verdict``. Where no arm
+        of the family is as good, all of that is missing.
+    """
+    rows: list[dict[str, Any]] = []
+    samples: list[np.ndarray[Any, np.dtype[np.float64]]] = []
+    for job, group in arms.groupby("job", sort=False):
+        if group["link"].nunique() > 1:
+            continue
+        sign = 1.0 if bool(group["higher_is_better"].iloc[0]) else -1.0
+        by_arm = {str(arm): part.set_index("seed") for arm, part in group.groupby("arm", sort=False)}
+        kinds = group.drop_duplicates("arm").set_index("arm")["arm_kind"]
+        policies = [arm for arm in by_arm if kinds[arm] == "policy"]
+        for curve in dict.fromkeys(map(family, policies)):
+            sizes = [by_arm[arm] for arm in policies if family(arm) == curve]
+            for peer in (arm for arm in by_arm if kinds[arm] == "peer"):
+                row, sample = _match(sizes, by_arm[peer], sign)
+                rows.append({"job": job, "curve": curve, "peer": peer, "metric": group["metric"].iloc[0], **row})
+                samples.append(sample)
+    for row, interval in zip(rows, statistics.ragged_intervals(samples), strict=True):
+        row["difference"] = interval.mean if interval else None
+        row["low"] = interval.low if interval else None
+        row["high"] = interval.high if interval else None
+        row["verdict"] = statistics.verdict(interval) if interval else None
+    return pd.DataFrame(rows)
+
+
+def _match(
+    sizes: list[pd.DataFrame], peer: pd.DataFrame, sign: float
+) -> tuple[dict[str, Any], np.ndarray[Any, np.dtype[np.float64]]]:
+    """The smallest of some arms that is no worse than a peer's, and what it gains over that by seed (test split)."""
+    found: dict[str, Any] = {"arm": None, "bytes_on_air": None, "peer_bytes_on_air": None, "ratio": None, "seeds": 0}
+    gains = np.empty(0)
+    for part in sizes:
+        seeds = part.index.intersection(peer.index)
+        ours, theirs = part.loc[seeds], peer.loc[seeds]
+        size = float(ours["bytes_on_air"].mean())
+        if not len(seeds) or sign * (ours["validation_quality"] - theirs["validation_quality"]).mean() < 0:
+            continue
+        if found["arm"] is None or size < found["bytes_on_air"]:
+            file_size = float(theirs["bytes_on_air"].mean())
+            found = {
+                "arm": ours["arm"].iloc[0],
+                "bytes_on_air": size,
+                "peer_bytes_on_air": file_size,
+                "ratio": size / file_size if file_size else None,
+                "seeds": len(seeds),
+            }
+            gains = sign * (ours["edge_quality"] - theirs["edge_quality"]).to_numpy(dtype=np.float64)
+    return found, gains
