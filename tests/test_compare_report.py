@@ -314,8 +314,10 @@ def test_over_several_links_nothing_is_matched(out):
 def test_the_readme_of_a_comparison_over_one_link_says_bytes_at_equal_quality(tmp_path):
     out = fill_open(tmp_path)
     block = results_block(out)
-    assert "| job | curve | against `peft:file=fp16` | against `peft:file=fp32` |" in block
-    assert "| j | `fixed` | -75 % [-75 %, -75 %] | -88 % [-88 %, -88 %] |" in block
+    headings = "| job | curve | against `peft:file=fp16` | against `peft:file=fp32` | no worse than each fp16 file |"
+    assert headings in block
+    matched = "-75 % (-75 % … -75 %), 6 of 6 files; 0 better, 0 worse"
+    assert f"| j | `fixed` | -75 % [-75 %, -75 %] | -88 % [-88 %, -88 %] | {matched} |" in block
     assert block.count("\n| j |") == 1
     assert "commit abc1234, `airlora compare --out OUT --seeds 3`; seeds 0, 1" in block
     # A seed whose fronts do not overlap defines nothing, and the figure says so.
@@ -333,7 +335,8 @@ def test_the_readme_of_a_comparison_over_one_link_says_bytes_at_equal_quality(tm
             arm = f"peft-{method}:rank={rank},file=fp16"
             write_arm(out, "l", "open", arm, 0, [0.1 * rank], [200 * rank], 1.0)
     gather(out)
-    row = "| l, seed 0 (one seed: no interval and no verdict) | `fixed` | -50 % | – |"
+    matched = "-50 % (-50 % … -50 %), 4 of 4 files"
+    row = f"| l, seed 0 (one seed: no interval and no verdict) | `fixed` | -50 % | – | {matched} |"
     assert row in results_block(out)
 
 
