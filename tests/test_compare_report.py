@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from airlora.compare import tables
+from airlora.compare import equal_quality, tables
 from airlora.compare.cells import (
     budget_cells,
     budget_groups,
@@ -609,9 +609,9 @@ def test_arms_are_told_apart_by_style():
 
 
 def test_families_leave_out_the_keys_of_size():
-    assert tables.family("fit") == "fit"
-    assert tables.family("uniform:rank=4,bits=3") == "uniform"
-    assert tables.family("peft-lora:rank=4,file=fp16,steps=3") == "peft-lora:steps=3"
+    assert equal_quality.family("fit") == "fit"
+    assert equal_quality.family("uniform:rank=4,bits=3") == "uniform"
+    assert equal_quality.family("peft-lora:rank=4,file=fp16,steps=3") == "peft-lora:steps=3"
 
 
 @pytest.mark.parametrize(

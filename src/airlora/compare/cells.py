@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from airlora.compare import tables
+from airlora.compare import equal_quality, tables
 from airlora.compare.statistics import FEW_SEEDS, false_alarm_rate
 from airlora.report.units import UNKNOWN, ratio_text
 
@@ -150,10 +150,10 @@ def rate_rows(found: Findings, job: str) -> list[list[str]]:
     rates = rates[rates["job"] == job]
     if files := _all_peers_curves(rates):
         rates = rates[
-            rates["other"].isin(files) & (~rates["curve"].map(tables.is_of_peers) | (rates["other"] == files[0]))
+            rates["other"].isin(files) & (~rates["curve"].map(equal_quality.is_of_peers) | (rates["other"] == files[0]))
         ]
     else:
-        candidates = (found.reference(), tables.family(found.reference()))
+        candidates = (found.reference(), equal_quality.family(found.reference()))
         reference = next((name for name in candidates if name in set(rates["other"])), None)
         rates = rates[rates["other"] == reference] if reference else rates
     metric = str(found.means.loc[found.means["job"] == job, "metric"].iloc[0])
@@ -176,9 +176,9 @@ def rate_rows(found: Findings, job: str) -> list[list[str]]:
 
 
 def _all_peers_curves(rates: pd.DataFrame) -> list[str]:
-    """Those of ``tables.all_peers`` among rate differences, fp16 first."""
-    curves = [name for name in dict.fromkeys(rates["other"]) if name.startswith(f"{tables.ALL_PEERS}:")]
-    return sorted(curves, key=lambda name: name != tables.all_peers("fp16"))
+    """Those of ``equal_quality.all_peers`` among rate differences, fp16 first."""
+    curves = [name for name in dict.fromkeys(rates["other"]) if name.startswith(f"{equal_quality.ALL_PEERS}:")]
+    return sorted(curves, key=lambda name: name != equal_quality.all_peers("fp16"))
 
 
 def _rate_interval(row: Any) -> str:
@@ -198,7 +198,7 @@ def equal_quality_cells(found: Findings) -> tuple[list[str], list[list[str]]]:
     files = [] if rates.empty else _all_peers_curves(rates)
     rows = []
     for (job, curve), group in rates.groupby(["job", "curve"], sort=False) if files else []:
-        if not tables.is_of_peers(str(curve)):
+        if not equal_quality.is_of_peers(str(curve)):
             by_file = {row["other"]: row for row in group.to_dict("records")}
             only = "" if found.seeds_of(str(job)) == found.seeds else f", {seeds_text(found, str(job))}"
             figures = (_equal_quality(by_file.get(name)) for name in files)

@@ -14,8 +14,8 @@ import pandas as pd
 from airlora.compare import statistics
 from airlora.compare.bjontegaard import pareto_front
 from airlora.compare.cells import arm_order, link_order
+from airlora.compare.equal_quality import family
 from airlora.compare.plan import slug
-from airlora.compare.tables import family
 from airlora.report.drawing import INK, MUTED, Chart, draw
 from airlora.report.units import count_text, ratio_text
 from airlora.spec import split_spec

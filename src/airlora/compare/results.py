@@ -12,7 +12,7 @@ import pandas as pd
 from rich.console import Group
 from rich.table import Table
 
-from airlora.compare import cells, tables
+from airlora.compare import cells, equal_quality, tables
 from airlora.errors import OutputError, StoreError
 
 _FINALS = (
@@ -143,8 +143,8 @@ def read_findings(out: Path) -> Findings:
             arms=arms,
             means=tables.over_seeds(arms),
             pairs=tables.paired_differences(arms),
-            rates=tables.rate_differences(arms),
-            matches=tables.matches(arms),
+            rates=equal_quality.rate_differences(arms),
+            matches=equal_quality.matches(arms),
         )
     except KeyError as error:
         raise StoreError(f"{out} lacks {error}; it is not a comparison of this version, run it again") from error
