@@ -24,14 +24,13 @@ from airlora.compare.cells import (
     budget_groups,
     difference,
     kilobytes,
-    match_rows,
     measure_tables,
     multiplicity_text,
     percent,
-    rate_rows,
     seeds_text,
     verdict_rows,
 )
+from airlora.compare.equal_quality_cells import match_rows, rate_rows
 from airlora.compare.figures import _round_ticks as round_ticks
 from airlora.compare.figures import arm_styles, pareto_charts
 from airlora.compare.markdown import block_arms, replace_block, results_block, results_page

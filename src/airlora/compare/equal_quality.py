@@ -154,22 +154,21 @@ def _match(
     sizes: list[pd.DataFrame], peer: pd.DataFrame, sign: float
 ) -> tuple[dict[str, Any], np.ndarray[Any, np.dtype[np.float64]]]:
     """The smallest of some arms that is no worse than a peer's, and what it gains over that by seed (test split)."""
-    found: dict[str, Any] = {"arm": None, "bytes_on_air": None, "peer_bytes_on_air": None, "ratio": None, "seeds": 0}
-    gains = np.empty(0)
+    pairs = []
     for part in sizes:
         seeds = part.index.intersection(peer.index)
         ours, theirs = part.loc[seeds], peer.loc[seeds]
-        size = float(ours["bytes_on_air"].mean())
-        if not len(seeds) or sign * (ours["validation_quality"] - theirs["validation_quality"]).mean() < 0:
-            continue
-        if found["arm"] is None or size < found["bytes_on_air"]:
-            file_size = float(theirs["bytes_on_air"].mean())
-            found = {
-                "arm": ours["arm"].iloc[0],
-                "bytes_on_air": size,
-                "peer_bytes_on_air": file_size,
-                "ratio": size / file_size if file_size else None,
-                "seeds": len(seeds),
-            }
-            gains = sign * (ours["edge_quality"] - theirs["edge_quality"]).to_numpy(dtype=np.float64)
-    return found, gains
+        if sign * (ours["validation_quality"] - theirs["validation_quality"]).mean() >= 0:  # never without a seed
+            pairs.append((float(ours["bytes_on_air"].mean()), ours, theirs))
+    if not pairs:
+        return {"arm": None, "bytes_on_air": None, "peer_bytes_on_air": None, "ratio": None, "seeds": 0}, np.empty(0)
+    size, ours, theirs = min(pairs, key=lambda pair: pair[0])
+    file_size = float(theirs["bytes_on_air"].mean())
+    found = {
+        "arm": ours["arm"].iloc[0],
+        "bytes_on_air": size,
+        "peer_bytes_on_air": file_size,
+        "ratio": size / file_size if file_size else None,
+        "seeds": len(ours),
+    }
+    return found, sign * (ours["edge_quality"] - theirs["edge_quality"]).to_numpy(dtype=np.float64)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from airlora.compare import cells, tables
+from airlora.compare import cells, equal_quality_cells, tables
 from airlora.compare.plan import slug
 from airlora.errors import InputError
 
@@ -101,23 +101,23 @@ def _comparison(found: Findings, folder: Path) -> list[str]:
                 of = "" if measure == tables.PRICED else f" ({'points' if metric == 'accuracy' else 'nats'})"
                 parts.append(f"Paired difference to `{found.reference(measure)}` in {title}{of}, positive is better:\n")
                 parts.append(table(headings, rows))
-        rates = cells.rate_rows(found, job)
+        rates = equal_quality_cells.rate_rows(found, job)
         if rates:
             parts.append("Bytes on air at equal quality (Bjøntegaard; negative is better):\n")
-            parts.append(table(cells.RATE_HEADINGS, rates))
-        matches = cells.match_rows(found, job)
+            parts.append(table(equal_quality_cells.RATE_HEADINGS, rates))
+        matches = equal_quality_cells.match_rows(found, job)
         if matches:
             parts.append(
                 "The smallest update that is no worse, chosen on the validation split, judged on the test split:\n"
             )
-            parts.append(table(cells.MATCH_HEADINGS, matches))
+            parts.append(table(equal_quality_cells.MATCH_HEADINGS, matches))
     parts.append(cells.multiplicity_text(found))
     return parts
 
 
 def results_block(out: Path, arms: Sequence[str] = ()) -> str:
     """The short form for README.md: for every job ``budget_cells``, or of a comparison over one link
-    ``equal_quality_cells``; and what made them.
+    ``equal_quality_cells.summary_rows``; and what made them.
 
     Args:
         out: a comparison's folder.
@@ -133,7 +133,7 @@ def results_block(out: Path, arms: Sequence[str] = ()) -> str:
         raise InputError(
             f"comparison {found.name!r} has no arm {unknown[0]!r}; there are: {', '.join(cells.arm_order(found))}"
         )
-    headings, rows = cells.equal_quality_cells(found)
+    headings, rows = equal_quality_cells.summary_rows(found)
     parts = [table(headings, rows)] if rows else _by_budget(found, arms)
     more = f", and {len(found.commands) - 1} more (docs/results.md)" if len(found.commands) > 1 else ""
     made = f"Made at {cells.commits_text(found)}, `{found.commands[0]}`{more}"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from airlora.compare import cells, tables
+from airlora.compare import cells, equal_quality_cells, tables
 from airlora.compare.measures import AREA_RANGE, LTE_PHONE
 from airlora.report.drawing import Chart
 from airlora.report.page import document
@@ -98,9 +98,9 @@ def _verdicts(found: Findings) -> str:
 def _rates(found: Findings) -> str:
     parts = []
     for job in dict.fromkeys(found.means["job"]):
-        rows = cells.rate_rows(found, job)
+        rows = equal_quality_cells.rate_rows(found, job)
         if rows:
-            parts.append(_heading(job) + _table(cells.RATE_HEADINGS, rows, style="white-space:nowrap"))
+            parts.append(_heading(job) + _table(equal_quality_cells.RATE_HEADINGS, rows, style="white-space:nowrap"))
     if not parts:
         return _lead("There are no two curves: a curve needs several links, or several arms of one family.")
     lead = (
@@ -119,8 +119,11 @@ def _matches(found: Findings) -> str:
     )
     parts = [_lead(lead)]
     for job in dict.fromkeys(found.means["job"]):
-        if rows := cells.match_rows(found, job):
-            parts.append(_heading(job) + _table(cells.MATCH_HEADINGS, rows, verdicts=True, style="white-space:nowrap"))
+        if rows := equal_quality_cells.match_rows(found, job):
+            parts.append(
+                _heading(job)
+                + _table(equal_quality_cells.MATCH_HEADINGS, rows, verdicts=True, style="white-space:nowrap")
+            )
     return "".join(parts)
 
 
