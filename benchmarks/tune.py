@@ -4,9 +4,9 @@
     airlora compare SUITE --data-root ROOT --rates rates.toml …
 
 For each job of the suite, each training of ours, and each method and shape among its peers, the learning rate starts
-from the built-in one (or from that of a file, ``--start``) and goes up or down by factors of two as long as quality on
-the validation split gets better, in the mean over the rounds: what a comparison asks of an edge that everything
-reaches. Once it is found, so does the rate of a trained head, from our built-in one for everybody. Ours are
+from the built-in one and goes up or down by factors of two as long as quality on the validation split gets better, in
+the mean over the rounds: what a comparison asks of an edge that everything reaches. Once it is found, so does the rate
+of a trained head, from our built-in one for everybody. A file (``--start``) gives both rates to start from. Ours are
 ``nested-R``, R the largest prefix, judged by the mean over all of them, and ``fixed-R`` (one rank alone) and
 ``adalora-R``, judged whole. Every trial is one whole training of all rounds' steps, seed 0, and is kept in OUT.jsonl,
 so that a tuning that was stopped goes on where it was. The test split is never touched.
@@ -18,8 +18,7 @@ import argparse
 import json
 import multiprocessing
 import os
-import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import tomli_w
 
-from airlora.compare.command import Options, resolve
+from airlora.compare.command import Options, read_rates, resolve
 from airlora.compare.peer_training import PeerTraining
 from airlora.compare.peers import Peer
 from airlora.compare.plan import Rates, trained_rank
@@ -46,13 +45,13 @@ FAILED = float("-inf")
 
 @dataclass(frozen=True)
 class Task:
-    """One arm of one job whose rates are sought; ``peer`` None: ours, ``start_lr`` None: the built-in rate."""
+    """One arm of one job whose rates are sought; ``peer`` None: ours, ``start`` empty: from the built-in rates."""
 
     job: str
     arm: str
     config: RunConfig
     peer: Peer | None
-    start_lr: float | None
+    start: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -166,13 +165,12 @@ def tune(task: Task, log: Path) -> tuple[Task, Rate, float]:
     trials = Trials(task, log)
     if task.peer is None:
         job = build_job(task.config, make_policy(task.config.policy, 0), make_link("awgn", 0))
-        lr = job.lr if task.start_lr is None else task.start_lr
-        start, has_head = Rate.of(lr, job.head_lr), bool(job.workload.head)
+        lr, head_lr, has_head = task.start.get("lr", job.lr), job.head_lr, bool(job.workload.head)
     else:
         training = PeerTraining(task.peer, task.config)
-        lr = training.lr if task.start_lr is None else task.start_lr
-        start = Rate.of(lr, automatic_head_lr(load_workload(task.config), lr))
-        has_head = bool(training.workload.head)
+        lr, has_head = task.start.get("lr", training.lr), bool(training.workload.head)
+        head_lr = automatic_head_lr(load_workload(task.config), lr)
+    start = Rate(lr, task.start["head"]) if "head" in task.start else Rate.of(lr, head_lr)
     return task, *climb(start, trials.score, has_head)
 
 
@@ -186,15 +184,15 @@ def find_tasks(options: Options, start: Rates) -> list[Task]:
     comparison = resolve(options)
     tasks = []
     for name, config in comparison.jobs.items():
-        once, known = replace(config, seed=0), {key: rate["lr"] for key, rate in start.get(name, {}).items()}
+        once, known = replace(config, seed=0), start.get(name, {})
         # Of the policies that train at one rate the first one named is trained. One whose rank follows the link is not:
         # it takes the rates of the ranks that are named.
         made = {spec: make_policy(spec, 0) for spec in reversed(comparison.policies.values())}
         ranks = {spec: trained_rank(policy, config.max_rank) for spec, policy in made.items()}
         ours = {f"{made[spec].training}-{rank}": spec for spec, rank in ranks.items() if rank is not None}
-        tasks += [Task(name, key, replace(once, policy=spec), None, known.get(key)) for key, spec in ours.items()]
+        tasks += [Task(name, key, replace(once, policy=spec), None, known.get(key, {})) for key, spec in ours.items()]
         keys = {peer.tuning_key: peer for peer in comparison.peers.values() if peer.steps == 1 and peer.lr is None}
-        tasks += [Task(name, key, once, peer, known.get(key)) for key, peer in keys.items()]
+        tasks += [Task(name, key, once, peer, known.get(key, {})) for key, peer in keys.items()]
     return tasks
 
 
@@ -204,7 +202,7 @@ def main() -> None:
     parser.add_argument("suite")
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--out", type=Path, default=Path("rates.toml"))
-    parser.add_argument("--start", type=Path, help="rates in TOML to start the adapter's from")
+    parser.add_argument("--start", type=Path, help="rates in TOML to start from")
     parser.add_argument("--jobs", action="append", default=[])
     parser.add_argument("--policies", action="append", default=[], help="'none' leaves our own training out")
     parser.add_argument("--peers", action="append", default=[])
@@ -219,8 +217,10 @@ def main() -> None:
         peers=tuple(given.peers),
         data_root=given.data_root,
     )
-    start = tomllib.loads(given.start.read_text(encoding="utf-8")) if given.start else {}
-    tasks = find_tasks(options, start)
+    try:
+        tasks = find_tasks(options, read_rates(given.start) if given.start else {})
+    except AirLoraError as error:
+        parser.error(str(error))
     log = given.out.with_suffix(".jsonl")
     log.parent.mkdir(parents=True, exist_ok=True)
     rates: dict[str, dict[str, dict[str, float]]] = {}
