@@ -641,7 +641,8 @@ def test_more_reward_is_better_where_less_nll_is(out):
 
 
 def test_numbers_as_written():
-    assert [percent(ratio) for ratio in (-0.5, 2.0, 3.6, None)] == ["-50 %", "+200 %", "×4.6", "–"]
+    shown = ["-50 %", "-99 %", "-99.7 %", "+200 %", "×4.6", "–"]
+    assert [percent(ratio) for ratio in (-0.5, -0.994, -0.997, 2.0, 3.6, None)] == shown
     assert (kilobytes(1234567), kilobytes(1359.5), kilobytes(0)) == ("1\u00a0230", "1.36", "0")
     assert (difference(-0.0001, "accuracy"), difference(0.0123, "nll"), difference(-0.05, "accuracy")) == (
         "0.0",

@@ -48,10 +48,12 @@ def difference(mean: float, metric: str) -> str:
 
 
 def percent(ratio: float | None) -> str:
-    """A signed share in %: ``-32 %``; as a factor where it is more than three times as much: ``×4.6``."""
+    """A signed share in %: ``-32 %``; with a decimal where a whole one would say that nothing is left, ``-99.7 %``;
+    as a factor where it is more than three times as much: ``×4.6``."""
     if ratio is None or not math.isfinite(ratio):
         return UNKNOWN
-    return f"{100 * ratio:+.0f} %" if ratio <= 2 else f"×{ratio_text(1 + ratio)}"
+    digits = 1 if -1 < ratio < -0.995 else 0
+    return f"{100 * ratio:+.{digits}f} %" if ratio <= 2 else f"×{ratio_text(1 + ratio)}"
 
 
 def kilobytes(size_bytes: float) -> str:
